@@ -1,0 +1,109 @@
+"""What an extractor is: two methods, a plan fixed before the first row is read, and bytes pushed to one callable."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+Mode = Literal["full", "incremental", "changes"]
+
+Write = Callable[[bytes], Awaitable[None]]
+"""Takes CSV records (a chunk ends on a record boundary) and returns when there is room for more."""
+
+
+class Frozen(BaseModel):
+    """A value: made once, compared by content, stored as JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Column(Frozen):
+    """One column of the CSV, in file order."""
+
+    name: str
+    type: str
+    """The source's own name of the type, such as ``numeric(10,2)``."""
+    nullable: bool = True
+    key: bool = False
+    """Part of the primary key: what a loader merges by."""
+
+
+class Partition(Frozen):
+    """One slice of a plan: one task run, one upload, one object."""
+
+    name: str
+    """Names the object; ``a-z 0-9 -``, unique in its plan."""
+    lower: JsonValue = None
+    upper: JsonValue = None
+    """What the bounds mean is known to the extractor alone."""
+
+
+class Plan(Frozen):
+    """The window of one run and its slices, fixed before the first row is read."""
+
+    id: str
+    mode: Mode
+    since: JsonValue = None
+    """The position before: what the last commit reached."""
+    until: JsonValue = None
+    """The position after: what the watermark becomes once this plan is committed."""
+    columns: tuple[Column, ...] = ()
+    partitions: tuple[Partition, ...] = ()
+    """None: there is nothing to read, and the run commits nothing."""
+    resumable: bool = False
+    """A later run may read the partitions that are missing and get the same rows: true for closed cursor windows,
+    false for physical ranges under a snapshot that dies with this run."""
+    snapshot: str | None = None
+    """Which state of the source the rows show, in the source's own words; recorded in the commit."""
+    estimated_rows: int | None = None
+    estimated_bytes: int | None = None
+    statement: str = ""
+    """What is sent to the source, for people (``headrace plan``); without values of rows or secrets."""
+    notes: tuple[str, ...] = ()
+    """What a person should know about this plan: assumptions made, privileges missing, bounds held back."""
+
+
+class CsvDialect(Frozen):
+    """The few things of the CSV dialect that are options (the rest is fixed: see README, *The CSV*)."""
+
+    header: bool = True
+    null: str = ""
+    """NULL, unquoted. With the empty default the empty string is ``\"\"``; with ``\\N``, a real ``\\N`` is quoted."""
+    binary: Literal["hex", "base64"] = "hex"
+
+
+class ReadOptions(Frozen):
+    """What a run asks of any extractor, whatever the source."""
+
+    mode: Mode = "full"
+    columns: tuple[str, ...] = ()
+    """Names to read, in this order; or, each with a leading ``-``, names to leave out. Empty: all."""
+    partitions: int = 0
+    """How many slices; 0: as many as give objects of about ``object_bytes``."""
+    object_bytes: int = 256 << 20
+    dialect: CsvDialect = CsvDialect()
+
+
+class Extractor(AbstractAsyncContextManager["Extractor"], Protocol):
+    """Reads one stream. Used as ``async with``: connections and snapshots live from entry to exit.
+
+    ``plan`` is awaited once, or not at all when an earlier plan is taken up again (``resumable``); then ``read`` for
+    each partition, several at a time.
+    """
+
+    async def plan(self, since: JsonValue) -> Plan:
+        """Fix the window after ``since`` (``None``: from the beginning) and its partitions. Reads no rows.
+
+        Raises `ConfigurationError` for what the user has to mend, `PositionLost` when ``since`` cannot be gone on from.
+        """
+        ...
+
+    async def read(self, plan: Plan, partition: Partition, write: Write) -> int:
+        """Push the partition's records to ``write``, header excluded; the number of records.
+
+        A call that raises has pushed rows that must be thrown away; it may be repeated.
+        """
+        ...

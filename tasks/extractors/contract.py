@@ -8,6 +8,8 @@ from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from blocks.s3 import CsvDialect
+
 Mode = Literal["full", "incremental", "changes"]
 
 Write = Callable[[bytes], Awaitable[None]]
@@ -64,15 +66,6 @@ class Plan(Frozen):
     """What is sent to the source, for people (``headrace plan``); without values of rows or secrets."""
     notes: tuple[str, ...] = ()
     """What a person should know about this plan: assumptions made, privileges missing, bounds held back."""
-
-
-class CsvDialect(Frozen):
-    """The few things of the CSV dialect that are options (the rest is fixed: see README, *The CSV*)."""
-
-    header: bool = True
-    null: str = ""
-    """NULL, unquoted. With the empty default the empty string is ``\"\"``; with ``\\N``, a real ``\\N`` is quoted."""
-    binary: Literal["hex", "base64"] = "hex"
 
 
 class ReadOptions(Frozen):

@@ -64,6 +64,8 @@ class Plan(Frozen):
     estimated_bytes: int | None = None
     statement: str = ""
     """What is sent to the source, for people (``headrace plan``); without values of rows or secrets."""
+    asked: str = ""
+    """A digest of what was asked for (source and options): a plan is taken up again only by who asks for the same."""
     notes: tuple[str, ...] = ()
     """What a person should know about this plan: assumptions made, privileges missing, bounds held back."""
 
@@ -86,6 +88,11 @@ class Extractor(AbstractAsyncContextManager["Extractor"], Protocol):
     ``plan`` is awaited once, or not at all when an earlier plan is taken up again (``resumable``); then ``read`` for
     each partition, several at a time.
     """
+
+    @property
+    def asked(self) -> str:
+        """A digest of everything that decides which rows and bytes are read: source, mode, columns, dialect."""
+        ...
 
     async def plan(self, since: JsonValue) -> Plan:
         """Fix the window after ``since`` (``None``: from the beginning) and its partitions. Reads no rows.

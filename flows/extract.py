@@ -1,0 +1,134 @@
+"""The flow `extract`: one run of one stream, from its watermark to its commit."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Annotated, Any, Literal
+
+from prefect import Task, flow, get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+from pydantic import Field
+
+from blocks.connect import BlockOrName
+from blocks.errors import SnapshotLost
+from blocks.s3 import S3Destination
+from tasks import progress
+from tasks.commit import commit
+from tasks.commits import Commit, Entry
+from tasks.extract import RESULT_KEY
+from tasks.extract import extract as extract_partition
+from tasks.extractors import AnySource
+from tasks.extractors.contract import Partition, ReadOptions
+from tasks.plan import plan
+from tasks.run import Run, Work
+from tasks.upload import first_of, stored_size
+
+StreamName = Annotated[str, Field(pattern=r"^[0-9a-z][0-9a-z-]*$", max_length=100)]
+RunMode = Literal["full", "incremental"]
+
+_PLANS = 3
+"""How often a run plans before it gives up on snapshots that get lost."""
+
+
+@flow(name="extract", flow_run_name="{stream} · {mode}", persist_result=False)
+async def extract(
+    stream: StreamName,
+    source: AnySource,
+    to: BlockOrName[S3Destination],
+    mode: RunMode = "full",
+    columns: list[str] = [],  # noqa: B006 - the form of the Prefect UI shows the default; it is never changed
+    partitions: Annotated[int, Field(ge=0, le=9_999)] = 0,
+    parallel: Annotated[int, Field(ge=1, le=64)] = 4,
+) -> State[dict[str, Any]]:
+    """Extract one stream into CSV objects and commit them together with the new watermark.
+
+    Args:
+        stream: Name of the stream; names its watermark block and its folder in the bucket.
+        source: What is read.
+        to: An S3 Destination block, such as s3-destination/lake.
+        mode: full brings everything (the loader replaces), incremental what is past the watermark (the loader appends
+            or merges).
+        columns: Columns to read, in this order; with a leading - those to leave out. Empty brings all.
+        partitions: How many slices to cut the read into; 0 chooses by size.
+        parallel: How many slices are read at once; each has a connection of its own.
+    """
+    started = time.monotonic()
+    options = ReadOptions(
+        mode=mode, columns=tuple(columns), partitions=partitions, object_bytes=to.object_size_mb << 20, dialect=to.csv
+    )
+    async with to.client() as client:
+        for attempt in range(1, _PLANS + 1):
+            try:
+                async with source.open(options) as extractor:
+                    run = Run(stream, extractor, options, to, client)
+                    return _outcome(run, await _extracted(run, parallel), time.monotonic() - started)
+            except SnapshotLost as lost:
+                if attempt == _PLANS:
+                    raise
+                get_run_logger().warning("%s; planning again", lost)
+    raise AssertionError("unreachable")
+
+
+async def _extracted(run: Run, parallel: int) -> Commit | None:
+    work = await plan(run)
+    if not work.plan.partitions:
+        progress.watcher.get().committed(run.stream, None)
+        return None
+    entries = await _entries(run, work, parallel)
+    if work.resumed and (gone := await _gone(run, entries)):
+        raise SnapshotLost(f"{gone} object(s) of the plan taken up are not in the bucket any more")
+    return await commit(run, work, entries)
+
+
+async def _entries(run: Run, work: Work, parallel: int) -> list[Entry]:
+    """Extract all partitions, ``parallel`` at a time; the first error stops the others and aborts their uploads."""
+    slots = asyncio.Semaphore(parallel)
+    task = _resumable(run) if work.plan.resumable else extract_partition
+
+    async def one(partition: Partition) -> dict[str, Any] | None:
+        async with slots:
+            # Awaited, not submitted: only so does a cancel reach the task, and its upload is aborted.
+            return await task(run, work, partition)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(one(partition)) for partition in work.plan.partitions]
+    except BaseExceptionGroup as failed:
+        raise first_of(failed) from None
+    return [Entry.model_validate(entry) for entry in (done.result() for done in running) if entry is not None]
+
+
+def _resumable(run: Run) -> Task[[Run, Work, Partition], Coroutine[Any, Any, dict[str, Any] | None]]:
+    """The task, keeping what it finished in the bucket: a later run takes the plan up and does only the rest."""
+    return extract_partition.with_options(
+        persist_result=True, result_storage=run.destination, result_storage_key=RESULT_KEY, result_serializer="json"
+    )
+
+
+async def _gone(run: Run, entries: list[Entry]) -> int:
+    """How many of the objects are not there as they were written (an earlier run's may have been swept)."""
+    sizes = await asyncio.gather(*(stored_size(run.client, run.destination, entry.key) for entry in entries))
+    return sum(size != entry.meta.content_length for size, entry in zip(sizes, entries, strict=True))
+
+
+def _outcome(run: Run, standing: Commit | None, seconds: float) -> State[dict[str, Any]]:
+    own = standing is not None and standing.id == run.id
+    if standing is None:
+        said = "nothing new"
+    elif own:
+        said = f"commit {standing.sequence}: {standing.rows:,} rows in {len(standing.entries)} file(s)"
+    else:
+        said = f"another run committed {standing.sequence} first; this one's objects are discarded"
+    outcome = {
+        "stream": run.stream,
+        "sequence": standing.sequence if standing else None,
+        "committed": own,
+        "rows": standing.rows if standing and own else 0,
+        "bytes": standing.bytes if standing and own else 0,
+        "seconds": round(seconds, 3),
+        "commit": run.log.url(standing.sequence) if standing else None,
+    }
+    return Completed(message=f"{run.stream}: {said}", data=outcome)

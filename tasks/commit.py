@@ -1,0 +1,114 @@
+"""The task `commit`: one conditional write makes the file set visible together with its watermark."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from prefect import get_run_logger, task
+from prefect.artifacts import acreate_table_artifact
+from prefect.events import emit_event
+from prefect.runtime import flow_run
+
+from tasks import progress, state
+from tasks.commits import Commit, Entry
+from tasks.failures import RETRIES, RETRY_SECONDS, explained_by, may_pass
+from tasks.run import Run, Work
+
+
+@task(name="commit", task_run_name="commit {run.stream} {work.sequence}", persist_result=False, retries=RETRIES,
+      retry_delay_seconds=RETRY_SECONDS, retry_condition_fn=may_pass)  # fmt: skip
+async def commit(run: Run, work: Work, entries: list[Entry]) -> Commit:
+    """Commit the file set; the commit that stands in the bucket then, which is another run's where that was first."""
+    with explained_by(run.destination, run.stream):
+        wanted = _commit(run, work, entries)
+        standing = await run.log.put(wanted)
+        await state.adopt(work.watermark, standing, run.log)
+        if standing.id == wanted.id:
+            await _publish(run, standing)
+        else:
+            get_run_logger().warning(
+                "another run committed sequence %d first; this run's objects are discarded", standing.sequence
+            )
+            await _discard(run, entries, standing)
+        await _forget_results(run, work)
+        progress.watcher.get().committed(run.stream, standing.sequence)
+        return standing
+
+
+def _commit(run: Run, work: Work, entries: list[Entry]) -> Commit:
+    plan, ordered = work.plan, sorted(entries, key=lambda entry: entry.partition)
+    return Commit(
+        entries=tuple(ordered),
+        stream=run.stream,
+        sequence=work.sequence,
+        id=run.id,
+        mode=plan.mode,
+        plan=plan.id,
+        since=plan.since,
+        until=plan.until,
+        columns=plan.columns,
+        rows=sum(entry.rows for entry in ordered),
+        bytes=sum(entry.bytes for entry in ordered),
+        snapshot=None if work.resumed else plan.snapshot,
+        resumed=work.resumed,
+        csv=run.destination.csv,
+        compression=run.destination.compression,
+        notes=plan.notes,
+        committed_at=datetime.now(UTC),
+        flow_run=str(flow_run.get_id() or ""),
+        tool=f"headrace {version('headrace')}",
+    )
+
+
+async def _publish(run: Run, standing: Commit) -> None:
+    url = run.log.url(standing.sequence)
+    get_run_logger().info(
+        "committed %s: %d row(s) in %d file(s), %s", url, standing.rows, len(standing.entries), standing.until
+    )
+    emit_event(
+        event="headrace.stream.committed",
+        resource={"prefect.resource.id": f"headrace.stream.{run.stream}", "prefect.resource.name": run.stream},
+        payload={"commit": url, **standing.model_dump(mode="json", include=_PAYLOAD)},
+    )
+    await acreate_table_artifact(
+        table=_table(standing), key=f"commit-{run.stream}", description=_summary(url, standing)
+    )
+
+
+_PAYLOAD = {"stream", "sequence", "mode", "since", "until", "rows", "bytes"}
+
+
+def _table(standing: Commit) -> list[dict[str, Any]]:
+    return [
+        {"file": entry.url, "rows": entry.rows, "CSV bytes": entry.bytes, "stored bytes": entry.meta.content_length}
+        for entry in standing.entries[:200]  # the page is for people; the commit has them all
+    ]
+
+
+def _summary(url: str, standing: Commit) -> str:
+    return (
+        f"**{standing.stream}** · commit {standing.sequence} · {standing.mode} · {standing.rows:,} rows in "
+        f"{len(standing.entries)} file(s), {standing.bytes / 1e6:,.1f} MB of CSV  \n"
+        f"since `{standing.since}` until `{standing.until}`  \n`{url}`"
+    )
+
+
+async def _discard(run: Run, entries: list[Entry], standing: Commit) -> None:
+    """Remove this run's objects, but none that the winner lists (it may have taken up this run's partitions)."""
+    kept = {entry.key for entry in standing.entries}
+    for key in [entry.key for entry in entries if entry.key not in kept]:
+        await run.client.delete_object(Bucket=run.destination.bucket, Key=key, **run.destination.owner_arguments())
+
+
+async def _forget_results(run: Run, work: Work) -> None:
+    """Remove the records of finished partitions; they served to take up a plan that is committed now."""
+    try:
+        for partition in work.plan.partitions if work.plan.resumable else ():
+            key = run.destination.key(run.stream, "_results", work.plan.id, f"{partition.name}.json")
+            await run.client.delete_object(Bucket=run.destination.bucket, Key=key, **run.destination.owner_arguments())
+    except (ClientError, BotoCoreError, OSError) as error:
+        # The commit stands; sweep removes what is left.
+        get_run_logger().info("records of the plan are left for sweep: %s", error)

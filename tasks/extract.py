@@ -1,0 +1,119 @@
+"""The task `extract`: one partition into one object."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+import uuid
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
+
+from blocks.s3 import CsvDialect
+from tasks import progress
+from tasks.commits import Entry, EntryMeta
+from tasks.extractors.contract import Partition, Plan
+from tasks.failures import RETRIES, RETRY_SECONDS, explained_by, may_pass
+from tasks.run import Run, Work
+from tasks.upload import StoredObject, Upload
+
+_ARTIFACT_SECONDS = 5.0
+"""A partition that takes longer gets a progress artifact, brought up to date this often."""
+
+RESULT_KEY = "{parameters[run].stream}/_results/{parameters[work].plan.id}/{parameters[partition].name}.json"
+
+
+@task(name="extract", task_run_name="extract {run.stream} {partition.name}", retries=RETRIES,
+      retry_delay_seconds=RETRY_SECONDS, retry_condition_fn=may_pass)  # fmt: skip
+async def extract(run: Run, work: Work, partition: Partition) -> dict[str, Any] | None:
+    """Read one partition into one object; its `Entry` as JSON, or None where it held no row and no object is needed.
+
+    The object's name is new with every attempt, so that no two attempts ever write to the same key.
+    """
+    with explained_by(run.destination, run.stream):
+        meter = _Meter(run, work, partition)
+        async with Upload(run.client, run.destination, _key(run, work, partition)) as upload:
+            head = header(work.plan, run.destination.csv)
+
+            async def write(data: bytes) -> None:
+                if not meter.size:
+                    await upload.write(head)
+                await upload.write(data)
+                await meter.add(len(data))
+
+            rows = await run.extractor.read(work.plan, partition, write)
+            if not rows and not _stands_for_empty(work.plan, partition):
+                await meter.done(0)
+                return None
+            if not meter.size:
+                await upload.write(head)
+            stored = await upload.finish()
+        await meter.done(rows)
+        return _entry(run, partition, stored, rows).model_dump(mode="json")
+
+
+def _key(run: Run, work: Work, partition: Partition) -> str:
+    attempt = uuid.uuid4().hex[:8]
+    name = f"{partition.name}-{attempt}.{run.destination.extension}"
+    return run.destination.key(run.stream, "data", f"{work.sequence:020d}", name)
+
+
+def header(plan: Plan, dialect: CsvDialect) -> bytes:
+    """The line of column names, or nothing where the dialect has none."""
+    if not dialect.header:
+        return b""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow([column.name for column in plan.columns])
+    return line.getvalue().encode()
+
+
+def _stands_for_empty(plan: Plan, partition: Partition) -> bool:
+    # A loader that replaces a table needs to be told that it is empty now: an object with a header and no rows.
+    return plan.mode == "full" and partition == plan.partitions[0]
+
+
+def _entry(run: Run, partition: Partition, stored: StoredObject, rows: int) -> Entry:
+    return Entry(
+        url=run.destination.url(stored.key),
+        meta=EntryMeta(content_length=stored.size),
+        key=stored.key,
+        partition=partition.name,
+        rows=rows,
+        bytes=stored.raw_size,
+        crc32=stored.crc32,
+    )
+
+
+class _Meter:
+    """Tells how far a partition has come: the watcher at once, Prefect every few seconds."""
+
+    def __init__(self, run: Run, work: Work, partition: Partition) -> None:
+        self._stream, self._partition = run.stream, partition
+        self._expected = (work.plan.estimated_bytes or 0) / max(1, len(work.plan.partitions))
+        self._watcher = progress.watcher.get()
+        self._artifact: Any = None
+        self._due = time.monotonic() + _ARTIFACT_SECONDS
+        self.size = 0
+        self._watcher.advanced(self._stream, partition, 0)
+
+    async def add(self, size: int) -> None:
+        self.size += size
+        self._watcher.advanced(self._stream, self._partition, self.size)
+        if time.monotonic() >= self._due:
+            await self._publish(min(99.0, 100 * self.size / self._expected) if self._expected else 0.0)
+            self._due = time.monotonic() + _ARTIFACT_SECONDS
+
+    async def done(self, rows: int) -> None:
+        self._watcher.done(self._stream, self._partition, rows, self.size)
+        if self._artifact is not None:
+            await self._publish(100.0)
+
+    async def _publish(self, percent: float) -> None:
+        if self._artifact is None:
+            self._artifact = await acreate_progress_artifact(
+                progress=percent, description=f"{self._stream}, partition {self._partition.name}"
+            )
+        else:
+            await aupdate_progress_artifact(self._artifact, progress=percent)

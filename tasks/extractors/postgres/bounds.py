@@ -1,0 +1,142 @@
+"""How far an incremental read may go without passing over a row that is not committed yet.
+
+A row's cursor value is given when it is written and becomes visible when its transaction commits, which may be much
+later. Reading up to the highest value in sight therefore loses rows. Two ways close the gap:
+
+* a **time** cursor is held back to the start of the oldest transaction that may still write: ``now()`` in a transaction
+  is its start, ``clock_timestamp()`` is later, so whatever it writes is stamped at or after that;
+* any **other** cursor (an identity column, say) reads no further than the highest value seen *before* waiting until
+  all transactions that had the table open for writing at that moment have ended: who comes later draws a higher value.
+
+Both look at the server *before* the snapshot is taken: a transaction that ended in between is in the snapshot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from tasks.extractors.postgres.describe import Field
+from tasks.extractors.postgres.sql import APPLICATION, Connection
+
+TIME_TYPES = frozenset({"timestamptz", "timestamp", "date"})
+
+# A backend takes its transaction's start time an instant before it shows it in pg_stat_activity.
+_SETTLE_SECONDS = 0.02
+
+WRITERS_SECONDS = 10.0
+"""How long a plan waits for transactions that hold the table open for writing."""
+
+# Backends that write no rows of users' tables, or only read (ours), hold nothing back.
+_OLDEST = f"""
+    SELECT min(xact_start) AS oldest,
+           (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
+             OR pg_catalog.pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees_all
+    FROM pg_catalog.pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
+      AND backend_type NOT IN ('walsender', 'autovacuum worker')
+      AND application_name NOT LIKE '{APPLICATION}%'"""
+
+# Who has one of the relations open for writing; a prepared transaction has no process. The lock table is open to all.
+_WRITERS = """
+    SELECT DISTINCT virtualtransaction::text AS writer, pid IS NULL AS prepared
+    FROM pg_catalog.pg_locks
+    WHERE locktype = 'relation' AND granted AND relation = ANY ($1::oid[])
+      AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+      AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+      AND pid IS DISTINCT FROM pg_backend_pid()"""
+
+_OWN_RELATIONS = """
+    SELECT array_agg(DISTINCT relation) FROM pg_catalog.pg_locks
+    WHERE pid = pg_backend_pid() AND locktype = 'relation' AND relation >= 16384"""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Rows below it (``exclusive``) or up to it are complete."""
+
+    value: str | None
+    """Text of the cursor's type; None: nothing may be read now."""
+    exclusive: bool
+    notes: tuple[str, ...] = ()
+
+
+async def relations(connection: Connection, statement: str) -> list[int]:
+    """The tables a statement reads, views resolved: those locked for this transaction when the server plans the statement."""
+    await connection.execute(f"EXPLAIN {statement}")
+    return list(await connection.fetchval(_OWN_RELATIONS) or [])
+
+
+async def time_bound(connection: Connection, field: Field, zone: str, lag: str, read: list[int]) -> Bound:
+    """The start of the oldest transaction in flight, less ``lag``, as a value of the cursor's type.
+
+    It is cut to the whole second, and cast to the column's own precision: stamps that an application cut to
+    milliseconds or that ``timestamp(0)`` rounded are still not below it.
+    """
+    notes: list[str] = []
+    before = await connection.fetchval("SELECT clock_timestamp()")
+    await asyncio.sleep(_SETTLE_SECONDS)
+    seen = await connection.fetchrow(_OLDEST)
+    if seen is None:  # an aggregate always gives a row
+        raise RuntimeError("pg_stat_activity gave no row")
+    # now() of a writer we may not see in pg_stat_activity, or of a prepared one (whose start nobody tells), is unknown:
+    # such a transaction is waited for instead.
+    left = await _wait_for_writers(connection, read, prepared_only=bool(seen["sees_all"]))
+    if left:
+        return Bound(None, exclusive=True, notes=(_held_back(left),))
+    if not seen["sees_all"]:
+        notes.append(
+            "this user does not see when other sessions' transactions began: a transaction that first writes after "
+            "this run but began before it may be passed over. GRANT pg_read_all_stats TO this user, or set lag"
+        )
+    if await connection.fetchval("SELECT pg_is_in_recovery()"):
+        notes.append(
+            "this server is a replica: transactions in flight on the primary are not seen here. Set lag to more than "
+            "the longest transaction plus the replication delay, or read from the primary"
+        )
+    oldest = min(before, seen["oldest"] or before)
+    if seen["oldest"] is not None and (before - oldest).total_seconds() > 60:
+        notes.append(f"held back to {oldest:%Y-%m-%d %H:%M:%S}+00, the start of the oldest transaction in flight")
+    local = "" if field.base == "timestamptz" else " AT TIME ZONE $2::text"
+    value = await connection.fetchval(
+        f"SELECT (date_trunc('second', $1::timestamptz - $3::text::interval){local})::{field.cast}::text"
+        + ("" if local else ", $2::text"),
+        oldest,
+        zone,
+        lag or "0",
+    )
+    return Bound(value, exclusive=True, notes=tuple(notes))
+
+
+async def value_bound(connection: Connection, highest: str, read: list[int]) -> Bound:
+    """The highest value in sight (``highest`` is the query for it), once all who may have drawn a lower one are done."""
+    value = await connection.fetchval(highest)
+    left = await _wait_for_writers(connection, read, prepared_only=False)
+    if left:
+        return Bound(None, exclusive=False, notes=(_held_back(left),))
+    return Bound(value, exclusive=False)
+
+
+async def _wait_for_writers(connection: Connection, read: list[int], *, prepared_only: bool) -> set[str]:
+    """Wait until those who write to the relations now have ended; who is left after `WRITERS_SECONDS`."""
+    deadline = time.monotonic() + WRITERS_SECONDS
+    waited_for = await _writers(connection, read, prepared_only)
+    while waited_for and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+        waited_for &= await _writers(connection, read, prepared_only)
+    return waited_for
+
+
+async def _writers(connection: Connection, read: list[int], prepared_only: bool) -> set[str]:
+    rows = await connection.fetch(_WRITERS, read)
+    return {row["writer"] for row in rows if row["prepared"] or not prepared_only}
+
+
+def _held_back(left: set[str]) -> str:
+    prepared = any(writer.startswith("-1/") for writer in left)
+    what = "prepared transactions (see pg_prepared_xacts)" if prepared else "open transactions"
+    return (
+        f"nothing is read now: {len(left)} {what} still hold the table open for writing after {WRITERS_SECONDS:g} s, and "
+        "rows of theirs would be passed over. The next run tries again; end them if they are forgotten"
+    )

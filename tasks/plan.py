@@ -1,0 +1,62 @@
+"""The task `plan`: where the stream stands, and the window and partitions of this run."""
+
+from __future__ import annotations
+
+from prefect import get_run_logger, task
+from pydantic import ValidationError
+
+from blocks.watermark import Watermark
+from tasks import progress, state
+from tasks.extractors.contract import Plan
+from tasks.failures import RETRIES, RETRY_SECONDS, explained_by, may_pass
+from tasks.run import Run, Work
+
+
+@task(name="plan", task_run_name="plan {run.stream}", persist_result=False, retries=RETRIES,
+      retry_delay_seconds=RETRY_SECONDS, retry_condition_fn=may_pass)  # fmt: skip
+async def plan(run: Run) -> Work:
+    """Bring block and bucket into line, then plan; the plan is noted in the watermark before a row is read."""
+    with explained_by(run.destination, run.stream):
+        if not run.destination.allow_unconditional_commits:
+            await run.log.probe()
+        mark = await state.settle(run.log)
+        pending = _pending(mark, run)
+        if pending is not None:
+            get_run_logger().info("taking up the plan of a run that did not end: %s", _window(pending))
+            return Work(pending, mark, resumed=True)
+        fresh = await run.extractor.plan(mark.position)
+        if fresh.partitions:
+            await state.put_pending(mark, fresh, run.log)
+        _tell(run, fresh)
+        return Work(fresh, mark, resumed=False)
+
+
+def _pending(mark: Watermark, run: Run) -> Plan | None:
+    """The plan of a run that died, where reading its missing partitions now gives what it would have given then."""
+    if mark.pending is None:
+        return None
+    try:
+        pending = Plan.model_validate(mark.pending)
+    except ValidationError:  # another version's; planning anew is always right
+        return None
+    same = pending.since == mark.position and pending.mode == run.options.mode and pending.asked == run.extractor.asked
+    return pending if pending.resumable and same else None
+
+
+def _tell(run: Run, fresh: Plan) -> None:
+    logger = get_run_logger()
+    for note in fresh.notes:
+        logger.warning("%s", note)
+    if fresh.partitions:
+        logger.info(
+            "%s: %d partition(s), about %s rows, %s",
+            run.stream,
+            len(fresh.partitions),
+            fresh.estimated_rows,
+            _window(fresh),
+        )
+    progress.watcher.get().planned(run.stream, fresh)
+
+
+def _window(fresh: Plan) -> str:
+    return fresh.mode if fresh.mode == "full" else f"{fresh.mode} {fresh.since} → {fresh.until}"

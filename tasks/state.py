@@ -1,0 +1,127 @@
+"""Where a stream stands: its watermark block, brought into line with the commits in the bucket.
+
+The only module that moves a watermark. The bucket decides; the block is a copy that people and the next run look at.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+from prefect.logging import get_logger
+from pydantic import JsonValue
+
+from blocks.errors import ConfigurationError, PositionLost
+from blocks.watermark import Watermark
+from tasks.commits import Commit, CommitLog
+from tasks.extractors.contract import Plan
+
+_logger = get_logger("headrace.state")
+
+
+async def settle(log: CommitLog) -> Watermark:
+    """The watermark as the bucket has it, saved if it had to be changed.
+
+    A block behind the bucket is moved forward, a missing one rebuilt; `PositionLost` where neither explains it.
+    """
+    mark = await Watermark.of(log.stream)
+    if mark is None:
+        return await rebuild(log)
+    if mark.sequence:
+        await _check_last(log, mark)
+    return await _catch_up(log, mark)
+
+
+async def rebuild(log: CommitLog) -> Watermark:
+    """A watermark made from the bucket alone, and saved."""
+    last = await log.last()
+    mark = Watermark(stream=log.stream, destination=log.folder)
+    if last is not None:
+        _logger.warning("stream %s: no watermark block; rebuilt it from commit %d", log.stream, last.sequence)
+        mark.sequence, mark.position = last.sequence, last.until
+    await mark.put()
+    return mark
+
+
+async def _check_last(log: CommitLog, mark: Watermark) -> None:
+    standing = await log.read(mark.sequence)
+    if standing is None:
+        elsewhere = f", and was written for {mark.destination}" if mark.destination not in ("", log.folder) else ""
+        raise PositionLost(
+            f"stream {log.stream}: its watermark block says commit {mark.sequence}, which is not in {log.folder}{elsewhere}. "
+            f"Choose: point the stream to its former destination; take the bucket's word (`headrace state rebuild "
+            f"{log.stream}`); keep the position and go on here (`headrace state set {log.stream} '{_text(mark.position)}'`); "
+            "or use another stream name"
+        )
+    if standing.until != mark.position:
+        raise PositionLost(
+            f"stream {log.stream}: its watermark block says {_text(mark.position)}, its commit {mark.sequence} says "
+            f"{_text(standing.until)}. Was the block edited by hand? Choose: take the bucket's word (`headrace state "
+            f"rebuild {log.stream}`), or set the position for good (`headrace state set {log.stream} POSITION`)"
+        )
+
+
+async def _catch_up(log: CommitLog, mark: Watermark) -> Watermark:
+    numbers = await log.after(mark.sequence)
+    if not numbers:
+        return mark
+    if numbers != list(range(mark.sequence + 1, mark.sequence + 1 + len(numbers))):
+        raise log.gap([mark.sequence, *numbers] if mark.sequence else numbers)
+    newest = await log.read(numbers[-1])
+    if newest is None:
+        raise log.gap(numbers)
+    _logger.info("stream %s: the block was at commit %d, the bucket is at %d", log.stream, mark.sequence, numbers[-1])
+    await adopt(mark, newest, log)
+    return mark
+
+
+async def adopt(mark: Watermark, commit: Commit, log: CommitLog) -> None:
+    """Move the block to ``commit``, which stands in the bucket."""
+    mark.sequence, mark.position, mark.pending, mark.destination = commit.sequence, commit.until, None, log.folder
+    await mark.put()
+
+
+async def put_pending(mark: Watermark, plan: Plan, log: CommitLog) -> None:
+    """Note the plan under way, before its first row is read."""
+    mark.pending, mark.destination = plan.model_dump(mode="json"), log.folder
+    await mark.put()
+
+
+async def set_position(log: CommitLog, position: JsonValue, *, note: str) -> Commit:
+    """Move the watermark by hand: an empty commit, so that bucket and block agree and a run under way loses its race."""
+    numbers = await log.after(0)
+    mark = await Watermark.of(log.stream) or Watermark(stream=log.stream)
+    latest = max([mark.sequence, *numbers])
+    before = await log.read(latest) if latest in numbers else None
+    wanted = Commit(
+        kind="set",
+        stream=log.stream,
+        sequence=latest + 1,
+        since=before.until if before else mark.position,
+        until=position,
+        notes=(note,),
+        committed_at=datetime.now(UTC),
+    )
+    standing = await log.put(wanted)
+    if standing.id != wanted.id:
+        raise ConfigurationError(
+            f"stream {log.stream}: a run committed {standing.sequence} just now; look, and try again"
+        )
+    await adopt(mark, standing, log)
+    return standing
+
+
+async def rewind(log: CommitLog, sequence: int) -> Commit:
+    """Go back to where commit ``sequence`` had brought the stream (0: the beginning); later files stay."""
+    if sequence == 0:
+        return await set_position(log, None, note="rewound to the beginning")
+    target = await log.read(sequence)
+    if target is None:
+        known = await log.after(0)
+        span = f"there are {known[0]} to {known[-1]}" if known else "there is none"
+        raise ConfigurationError(f"stream {log.stream}: there is no commit {sequence} in {log.folder}; {span}")
+    return await set_position(log, target.until, note=f"rewound to commit {sequence}")
+
+
+def _text(position: JsonValue) -> str:
+    return json.dumps(position, ensure_ascii=False)

@@ -1,0 +1,95 @@
+"""What runs that died have left in the bucket: multipart uploads, objects no commit lists, records of finished partitions.
+
+Only what lies under a stream's own folder and is older than an age is looked at; a run under way is younger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+from blocks.s3 import S3Destination
+from tasks.commits import SEQUENCE_DIGITS, CommitLog
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3 import S3Client
+
+_FOLDERS = ("data", "_results", "_probe")
+
+
+class Leftovers(BaseModel):
+    """Keys of what no reader sees and no run needs."""
+
+    uploads: list[tuple[str, str]] = []
+    """Key and upload id."""
+    objects: dict[str, int] = {}
+    """Key and size in bytes; the store does not tell the size of an unfinished upload."""
+
+
+async def streams_of(client: S3Client, destination: S3Destination) -> list[str]:
+    """The streams that have a folder in the destination and have committed, or tried to."""
+    prefix = destination.key() + "/" if destination.key() else ""
+    pages = client.get_paginator("list_objects_v2").paginate(
+        Bucket=destination.bucket, Prefix=prefix, Delimiter="/", **destination.owner_arguments()
+    )
+    names = [f["Prefix"].removeprefix(prefix).strip("/") async for p in pages for f in p.get("CommonPrefixes", [])]
+    return [name for name in names if name and not name.startswith("_")]
+
+
+async def find(client: S3Client, destination: S3Destination, stream: str, before: datetime) -> Leftovers:
+    """What is left of runs of ``stream`` from before that time."""
+    found = Leftovers()
+    for folder in _FOLDERS:
+        prefix = destination.key(stream, folder) + "/"
+        found.uploads += [upload async for upload in _uploads(client, destination, prefix, before)]
+        found.objects |= {key: size async for key, size in _objects(client, destination, prefix, before)}
+    for key in await _committed(CommitLog(client, destination, stream), found, destination.key(stream, "data") + "/"):
+        found.objects.pop(key, None)
+    return found
+
+
+async def remove(client: S3Client, destination: S3Destination, found: Leftovers) -> None:
+    for key, upload in found.uploads:
+        try:
+            await client.abort_multipart_upload(
+                Bucket=destination.bucket, Key=key, UploadId=upload, **destination.owner_arguments()
+            )
+        except client.exceptions.NoSuchUpload:
+            continue  # ended by itself meanwhile
+    for key in found.objects:
+        await client.delete_object(Bucket=destination.bucket, Key=key, **destination.owner_arguments())
+
+
+async def _uploads(
+    client: S3Client, destination: S3Destination, prefix: str, before: datetime
+) -> AsyncIterator[tuple[str, str]]:
+    pages = client.get_paginator("list_multipart_uploads").paginate(
+        Bucket=destination.bucket, Prefix=prefix, **destination.owner_arguments()
+    )
+    async for page in pages:
+        for upload in page.get("Uploads", []):
+            if upload["Initiated"] < before and upload["Key"].startswith(prefix):
+                yield upload["Key"], upload["UploadId"]
+
+
+async def _objects(
+    client: S3Client, destination: S3Destination, prefix: str, before: datetime
+) -> AsyncIterator[tuple[str, int]]:
+    pages = client.get_paginator("list_objects_v2").paginate(
+        Bucket=destination.bucket, Prefix=prefix, **destination.owner_arguments()
+    )
+    async for page in pages:
+        for found in page.get("Contents", []):
+            if found["LastModified"] < before:
+                yield found["Key"], found["Size"]
+
+
+async def _committed(log: CommitLog, found: Leftovers, data: str) -> set[str]:
+    """The keys commits list; the folder of an object names the only commit that can list it."""
+    sequences = {key.removeprefix(data).split("/", 1)[0] for key in found.objects if key.startswith(data)}
+    numbers = [int(text) for text in sequences if len(text) == SEQUENCE_DIGITS and text.isdigit()]
+    commits = [await log.read(number) for number in numbers]
+    return {entry.key for commit in commits if commit for entry in commit.entries}

@@ -24,10 +24,14 @@ from tasks.extractors import AnySource
 from tasks.extractors.contract import Partition, ReadOptions
 from tasks.plan import plan
 from tasks.run import Run, Work
+from tasks.state import drop_pending
 from tasks.upload import first_of, stored_size
 
 StreamName = Annotated[str, Field(pattern=r"^[0-9a-z][0-9a-z-]*$", max_length=100)]
 RunMode = Literal["full", "incremental"]
+
+_LOOKS = 32
+"""How many objects are looked at, at once, before the commit."""
 
 _PLANS = 3
 """How often a run plans before it gives up on snapshots that get lost."""
@@ -78,8 +82,9 @@ async def _extracted(run: Run, parallel: int) -> Commit | None:
         progress.watcher.get().committed(run.stream, None)
         return None
     entries = await _entries(run, work, parallel)
-    if work.resumed and (gone := await _gone(run, entries)):
-        raise SnapshotLost(f"{gone} object(s) of the plan taken up are not in the bucket any more")
+    if gone := await _gone(run, entries):
+        await drop_pending(work.watermark)
+        raise SnapshotLost(f"{gone} object(s) of this run are not in the bucket any more; did a sweep remove them?")
     return await commit(run, work, entries)
 
 
@@ -109,9 +114,14 @@ def _resumable(run: Run) -> Task[[Run, Work, Partition], Coroutine[Any, Any, dic
 
 
 async def _gone(run: Run, entries: list[Entry]) -> int:
-    """How many of the objects are not there as they were written (an earlier run's may have been swept)."""
-    sizes = await asyncio.gather(*(stored_size(run.client, run.destination, entry.key) for entry in entries))
-    return sum(size != entry.meta.content_length for size, entry in zip(sizes, entries, strict=True))
+    """How many of the objects are not there as they were written: the last look before they are committed."""
+    slots = asyncio.Semaphore(_LOOKS)
+
+    async def is_gone(entry: Entry) -> bool:
+        async with slots:
+            return await stored_size(run.client, run.destination, entry.key) != entry.meta.content_length
+
+    return sum(await asyncio.gather(*map(is_gone, entries)))
 
 
 def _outcome(run: Run, standing: Commit | None, seconds: float) -> State[dict[str, Any]]:

@@ -11,6 +11,7 @@ import asyncio
 import random
 import uuid
 from datetime import datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -68,7 +69,7 @@ class Commit(_Stored):
     columns: tuple[Column, ...] = ()
     rows: int = 0
     bytes: int = 0
-    snapshot: str | None = None
+    snapshot: JsonValue = None
     resumed: bool = False
     """True: begun by a run that died; its partitions were not read under one snapshot."""
     csv: CsvDialect = CsvDialect()
@@ -129,7 +130,7 @@ class CommitLog:
         return await self.read(numbers[-1])
 
     def gap(self, numbers: list[int]) -> PositionLost:
-        hole = next((a + 1 for a, b in zip(numbers, numbers[1:], strict=False) if b != a + 1), numbers[0] - 1)
+        hole = next((a + 1 for a, b in pairwise(numbers) if b != a + 1), numbers[0] - 1)
         return PositionLost(
             f"stream {self.stream}: commit {hole} is missing in {self.folder}/_commits/ while later ones are there. "
             "Somebody removed it: put it back (bucket versioning, a backup), or say where the stream goes on with "

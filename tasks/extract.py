@@ -25,7 +25,7 @@ _ARTIFACT_SECONDS = 5.0
 RESULT_KEY = "{parameters[run].stream}/_results/{parameters[work].plan.id}/{parameters[partition].name}.json"
 
 
-@task(name="extract", task_run_name="extract {run.stream} {partition.name}", retries=RETRIES,
+@task(name="extract", task_run_name="extract {run.stream} {partition.name}", persist_result=False, retries=RETRIES,
       retry_delay_seconds=RETRY_SECONDS, retry_condition_fn=may_pass)  # fmt: skip
 async def extract(run: Run, work: Work, partition: Partition) -> dict[str, Any] | None:
     """Read one partition into one object; its `Entry` as JSON, or None where it held no row and no object is needed.

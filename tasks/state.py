@@ -87,6 +87,12 @@ async def put_pending(mark: Watermark, plan: Plan, log: CommitLog) -> None:
     await mark.put()
 
 
+async def drop_pending(mark: Watermark) -> None:
+    """Forget the plan under way: the next one begins afresh."""
+    mark.pending = None
+    await mark.put()
+
+
 async def set_position(log: CommitLog, position: JsonValue, *, note: str) -> Commit:
     """Move the watermark by hand: an empty commit, so that bucket and block agree and a run under way loses its race."""
     numbers = await log.after(0)

@@ -68,6 +68,11 @@ async def relations(connection: Connection, statement: str) -> list[int]:
     return list(await connection.fetchval(_OWN_RELATIONS) or [])
 
 
+async def server_zone(connection: Connection) -> str:
+    """The time zone that server, database and role configure, before this session chose UTC."""
+    return str(await connection.fetchval("SELECT reset_val FROM pg_catalog.pg_settings WHERE name = 'TimeZone'"))
+
+
 async def time_bound(connection: Connection, field: Field, zone: str, lag: str, read: list[int]) -> Bound:
     """The start of the oldest transaction in flight, less ``lag``, as a value of the cursor's type.
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
+
+from pydantic import JsonValue
 
 from tasks.extractors.contract import Partition
-from tasks.extractors.postgres.describe import Relation
+from tasks.extractors.postgres.describe import Field, Relation
 from tasks.extractors.postgres.sql import Connection, qualified
 
 MAX_PARTITIONS = 9_999
 
-# PostgreSQL 14 reads a ctid range as a range (TID Range Scan); before, each range would cost a scan of the whole table.
-TID_RANGE_SCANS = 140_000
+# It reads a ctid range as a range (TID Range Scan); before, each range would cost a scan of the whole table.
+_TID_RANGE_SCANS = (14, 0)
 
 _LEAVES = """
     WITH RECURSIVE tree AS (
@@ -52,22 +55,24 @@ class Leaf:
     pages: int
     bytes: int
 
-    def range(self, low: int, high: int | None) -> list[str | int | None]:
+    def range(self, low: int, high: int | None) -> JsonValue:
         return [self.schema, self.name, low, high]
 
 
-def range_origin(bounds: list[str | int | None]) -> tuple[str, str]:
-    """FROM and WHERE for one page range ``[schema, table, first page, page after the last (None: to the end)]``."""
+def range_origin(bounds: JsonValue) -> tuple[str, list[str]]:
+    """FROM and conditions for one page range ``[schema, table, first page, page after the last (None: to the end)]``."""
+    if not isinstance(bounds, list):
+        raise TypeError(f"not a page range: {bounds!r}")
     schema, name, low, high = bounds
-    where = f"t.ctid >= '({low},0)'::pg_catalog.tid" if low else ""
+    conditions = [f"t.ctid >= '({low},0)'::pg_catalog.tid"] if low else []
     if high is not None:
-        where += f"{' AND ' if where else ''}t.ctid < '({high},0)'::pg_catalog.tid"
-    return f"ONLY {qualified(str(schema), str(name))} AS t", where
+        conditions.append(f"t.ctid < '({high},0)'::pg_catalog.tid")
+    return f"ONLY {qualified(str(schema), str(name))} AS t", conditions
 
 
 async def leaves(connection: Connection, relation: Relation) -> list[Leaf]:
     """The tables to cut by pages; none where that is not possible: views, foreign tables, row security, old servers."""
-    if relation.oid is None or connection.get_server_version() < (14, 0):
+    if relation.oid is None or connection.get_server_version() < _TID_RANGE_SCANS:
         return []
     rows = await connection.fetch(_LEAVES, relation.oid)
     if not all(row["kind"] in "rm" and row["direct"] for row in rows):
@@ -75,14 +80,14 @@ async def leaves(connection: Connection, relation: Relation) -> list[Leaf]:
     return [Leaf(row["schema"], row["name"], row["pages"], row["bytes"]) for row in rows]
 
 
-def by_pages(tables: list[Leaf], count: int) -> tuple[Partition, ...]:
+def by_pages(tables: list[Leaf], count: int, window: JsonValue) -> tuple[Partition, ...]:
     """About ``count`` partitions of equal size; small tables share one, a large one is cut into several.
 
     A table's last range has no end: the snapshot, not the page count, says what belongs to it.
     """
     total = sum(leaf.bytes for leaf in tables)
     share = max(1, -(-total // count))
-    slices: list[list[list[str | int | None]]] = []
+    slices: list[list[JsonValue]] = []
     room = 0
     for leaf in tables:
         pieces = max(1, min(round(leaf.bytes / share), leaf.pages or 1))
@@ -95,12 +100,19 @@ def by_pages(tables: list[Leaf], count: int) -> tuple[Partition, ...]:
                 room = share
             slices[-1].append(leaf.range(start, end))
             room -= size
-    return tuple(Partition(name=f"{n:05d}", lower=list(map(list, slice_))) for n, slice_ in enumerate(slices, 1))
+    return tuple(Partition(name=f"{n:05d}", lower=list(s), upper=window) for n, s in enumerate(slices, 1))
 
 
-async def histogram(connection: Connection, relation: Relation, cursor: str) -> list[str]:
-    """The planner's statistics on the cursor: values that cut the table into slices of equally many rows."""
-    return list(await connection.fetchval(_HISTOGRAM, relation.oid, cursor) or [])
+async def histogram(connection: Connection, relation: Relation, cursor: Field, window: Partition) -> list[str]:
+    """Values inside the window that cut the table into slices of equally many rows, from the planner's statistics."""
+    values = await connection.fetchval(_HISTOGRAM, relation.oid, cursor.column.name)
+    inside = await connection.fetchval(
+        f"SELECT array_agg(v::text ORDER BY v) FROM unnest($1::text[]::{cursor.cast}[]) AS v"
+        f" WHERE ($2::text IS NULL OR v > $2::text::{cursor.cast})"
+        f" AND ($3::text IS NULL OR v < $3::text::{cursor.cast})",
+        values or [], window.lower, window.upper,
+    )  # fmt: skip
+    return list(inside or [])
 
 
 async def is_indexed(connection: Connection, relation: Relation, cursor: str) -> bool:
@@ -118,10 +130,7 @@ def spread(values: list[str], count: int) -> list[str]:
     return list(dict.fromkeys(picked))
 
 
-def by_cursor(lower: str | None, inner: list[str], upper: str) -> tuple[Partition, ...]:
-    """Partitions ``(lower, upper]`` cut at ``inner``."""
-    bounds: list[str | None] = [lower, *inner, upper]
-    return tuple(
-        Partition(name=f"{n:05d}", lower=low, upper=high)
-        for n, (low, high) in enumerate(zip(bounds, bounds[1:], strict=False), 1)
-    )
+def by_cursor(lower: JsonValue, inner: list[str], upper: JsonValue) -> tuple[Partition, ...]:
+    """Partitions ``(lower, upper]`` cut at ``inner``; an end that is None is open."""
+    bounds = [lower, *inner, upper]
+    return tuple(Partition(name=f"{n:05d}", lower=low, upper=high) for n, (low, high) in enumerate(pairwise(bounds), 1))

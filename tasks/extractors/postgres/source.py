@@ -7,7 +7,8 @@ from pydantic import ConfigDict, Field
 from blocks.connect import BlockOrName
 from blocks.postgres import Postgres
 from tasks.extractors.contract import Extractor, ReadOptions
-from tasks.extractors.postgres.extractor import PostgresExtractor, Subject
+from tasks.extractors.postgres.extractor import PostgresExtractor
+from tasks.extractors.postgres.select import Subject
 from tasks.extractors.source import Source, Window
 
 

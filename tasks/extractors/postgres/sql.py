@@ -82,13 +82,19 @@ async def literal(connection: Connection, value: str, type_name: str) -> str:
     return f"{quoted}::{type_name}"
 
 
-async def connect(block: Postgres) -> Connection:
-    """A connection that can be read from; raises `ConfigurationError` when the server cannot be reached or refuses."""
+async def connect(block: Postgres, *, again: bool = False) -> Connection:
+    """A connection that can be read from; `ConfigurationError` when the server cannot be reached or refuses.
+
+    ``again``: it has been reached before in this run, so a failure may pass and is raised as it is.
+    """
     arguments = block.connect_arguments()
     try:
         async with asyncio.timeout(float(arguments.get("timeout") or 10) + 2):
             connection: Connection = await asyncpg.connect(**arguments)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        if again:
+            error.add_note(block.describe())
+            raise
         raise ConfigurationError(_unreachable(block, error)) from error
     _keep_alive(connection)
     return connection

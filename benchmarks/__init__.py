@@ -1,0 +1,1 @@
+"""Benchmarks: headrace beside other tools, on one machine, in one run, over one set of rows."""

@@ -1,0 +1,92 @@
+"""One run of headrace in a process of its own, as a person's script would start it; prints what the flow said as JSON.
+
+    python -m benchmarks.headrace_run --idle
+    python -m benchmarks.headrace_run --sink http://127.0.0.1:9000 --table public.orders --partitions 2
+
+The database is named by libpq's variables (PGHOST …). With `--idle` Prefect starts and runs a flow that does nothing:
+what a run costs before any of this project's code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import time
+from typing import Any
+
+# Before Prefect is imported, which reads them once.
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+
+from prefect import flow
+
+BUCKET = "bench"
+
+
+@flow
+async def nothing() -> None:
+    """Starts and ends."""
+
+
+async def extracted(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Save the blocks, run the flow, and return its result."""
+    from prefect_aws import AwsCredentials
+    from pydantic import SecretStr
+
+    from blocks.postgres import Postgres
+    from blocks.s3 import S3Destination
+    from flows.extract import extract
+
+    connection = Postgres(
+        host=os.environ["PGHOST"],
+        port=int(os.environ["PGPORT"]),
+        database=os.environ["PGDATABASE"],
+        user=os.environ["PGUSER"],
+        password=SecretStr(os.environ["PGPASSWORD"]),
+    )
+    await connection.save("bench", overwrite=True)
+    destination = S3Destination(
+        bucket=BUCKET,
+        region="us-east-1",
+        endpoint=arguments.sink,
+        credentials=AwsCredentials(aws_access_key_id="bench", aws_secret_access_key=SecretStr("bench")),
+        compression=arguments.compression,
+    )
+    await destination.save("bench", overwrite=True)
+    what = {"query": arguments.query} if arguments.query else {"table": arguments.table}
+    source: Any = {"connection": "postgres/bench", **what}
+    to: Any = "s3-destination/bench"
+    before = time.process_time()
+    result: Any = await extract(
+        stream=arguments.stream, source=source, to=to, mode="full", partitions=arguments.partitions
+    )
+    return {**result, "cpu": time.process_time() - before}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--idle", action="store_true")
+    parser.add_argument("--sink")
+    parser.add_argument("--stream", default="orders")
+    parser.add_argument("--table", default="public.orders")
+    parser.add_argument("--query", default="")
+    parser.add_argument("--partitions", type=int, default=1)
+    parser.add_argument("--compression", choices=["none", "gzip", "zstd"], default="none")
+    parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
+    arguments = parser.parse_args()
+    work: Any = nothing() if arguments.idle else extracted(arguments)
+    if arguments.loop == "uvloop":
+        import uvloop
+
+        result = uvloop.run(work)
+    else:
+        result = asyncio.run(work)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+# mypy: ignore-errors
+"""dlt with the ConnectorX backend into CSV files of a local folder. Prints the seconds of the pipeline's run as JSON.
+
+A program of its own virtual environment, run by path; nothing of the project is imported.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import dlt
+from dlt.sources.sql_database import sql_table
+
+started = time.perf_counter()
+
+table = sql_table(
+    credentials=os.environ["SOURCE_URL"],
+    table="orders",
+    schema="public",
+    backend="connectorx",
+    chunk_size=100_000,
+    reflection_level="full",
+    backend_kwargs={"return_type": "arrow_stream"},
+)
+pipeline = dlt.pipeline(
+    pipeline_name="bench",
+    pipelines_dir=str(Path("pipelines").resolve()),
+    destination=dlt.destinations.filesystem(Path("out").resolve().as_uri()),
+    dataset_name="bench",
+)
+pipeline.run(table, loader_file_format="csv", write_disposition="replace")
+print(json.dumps({"seconds": time.perf_counter() - started}))

@@ -1,0 +1,225 @@
+"""The window of a run and its partitions, from what the server knows; no row is read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import asyncpg
+from pydantic import JsonValue
+
+from blocks.errors import ConfigurationError, PositionLost
+from tasks.extractors.contract import Partition, Plan, ReadOptions
+from tasks.extractors.postgres import bounds, slices
+from tasks.extractors.postgres.bounds import Bound
+from tasks.extractors.postgres.describe import Field
+from tasks.extractors.postgres.select import Select, Subject
+from tasks.extractors.postgres.sql import Connection, begin, explained
+
+_CHOICES = (
+    "choose: put the former source back; start again (`headrace state set STREAM null`); say where to go on "
+    '(`headrace state set STREAM \'{"cursor": …, "value": …}\'`); or use another stream name'
+)
+
+
+class Planner:
+    """Plans one run on one connection."""
+
+    def __init__(self, connection: Connection, subject: Subject, select: Select, options: ReadOptions) -> None:
+        self._connection = connection
+        self._window = subject.window
+        self._select = select
+        self._options = options
+        self._notes: list[str] = []
+
+    # -- the window ----------------------------------------------------------------------------------------------
+
+    async def bound(self, since: JsonValue) -> Bound | None:
+        """Where an incremental read has to stop; None without a cursor. To be found before the snapshot is taken."""
+        cursor = self._cursor()
+        if cursor is None:
+            return None
+        after = self._after(since)
+        await begin(self._connection, isolation="READ COMMITTED")
+        try:
+            return await self._bound(cursor, after)
+        finally:
+            if not self._connection.is_closed():
+                await self._connection.execute("ROLLBACK")
+
+    async def _bound(self, cursor: Field, after: str | None) -> Bound:
+        connection, lag = self._connection, self._window.lag
+        read = await bounds.relations(connection, await self._select.everything(connection))
+        if cursor.base in bounds.TIME_TYPES:
+            zone = self._window.cursor_timezone or await bounds.server_zone(connection)
+            return await bounds.time_bound(connection, cursor, zone, lag, read)
+        await self._warn_of_ties(cursor)
+        highest = await self._select.highest(connection, cursor, after, None)
+        if lag:
+            highest = f"SELECT (h.value::{cursor.cast} - {_number('lag', lag)})::text FROM ({highest}) AS h"
+        return await bounds.value_bound(connection, highest, read)
+
+    async def _warn_of_ties(self, cursor: Field) -> None:
+        relation = self._select.relation
+        if relation.oid is None or self._window.lookback:
+            return
+        if not await slices.is_unique(self._connection, relation, cursor.column.name):
+            self._notes.append(
+                f"the cursor {cursor.column.name} has no unique index: a row that is given an already read value later "
+                "is passed over. Set lookback where that can happen"
+            )
+
+    def _cursor(self) -> Field | None:
+        if self._select.cursor is None and self._options.mode == "incremental":
+            raise ConfigurationError(
+                "field cursor: mode incremental needs a column that grows with every change, such as updated_at or id "
+                "(`headrace discover` proposes some); or choose mode full"
+            )
+        return self._select.cursor
+
+    def _after(self, since: JsonValue) -> str | None:
+        """The cursor value in a position; `PositionLost` when the position is another column's."""
+        if since is None:
+            return None
+        if not isinstance(since, dict) or not {"cursor", "value"} <= since.keys():
+            raise PositionLost(f"the position {json.dumps(since)} was not left by a PostgreSQL read; {_CHOICES}")
+        if since["cursor"] != self._window.cursor:
+            raise PositionLost(
+                f"field cursor: the stream has come to {since['cursor']} = {since['value']}, but its cursor is now "
+                f"{self._window.cursor}; {_CHOICES}"
+            )
+        return None if since["value"] is None else str(since["value"])
+
+    # -- the plan, under the snapshot ----------------------------------------------------------------------------
+
+    async def plan(self, blank: Plan, bound: Bound | None) -> Plan:
+        """Fill in ``blank``. A full read without a cursor leaves the position as it is."""
+        cursor, after = self._select.cursor, None
+        if bound is not None:
+            self._notes += bound.notes
+            after = self._after(blank.since)
+        until = await self._until(cursor, after, bound) if cursor and bound else None
+        columns = tuple(field.column for field in self._select.relation.chosen(self._options.columns))
+        position = {"cursor": cursor.column.name, "value": until} if cursor and until is not None else blank.since
+        plan = blank.model_copy(update={"columns": columns, "until": position})
+        if self._options.mode == "full" or cursor is None:
+            return await self._full(plan, cursor)
+        await self._check_nulls(cursor)
+        return await self._incremental(plan, cursor, after, until)
+
+    async def _until(self, cursor: Field, after: str | None, bound: Bound) -> str | None:
+        """The highest cursor value within the bound that the snapshot shows; None: no row is new."""
+        if bound.value is None:
+            return None
+        value: str | None = await self._connection.fetchval(
+            await self._select.highest(self._connection, cursor, after, bound)
+        )
+        return value
+
+    async def _full(self, plan: Plan, cursor: Field | None) -> Plan:
+        everything = await self._select.everything(self._connection)
+        rows, size = await self._estimate(everything)
+        tables = await slices.leaves(self._connection, self._select.relation)
+        if tables:
+            size = sum(leaf.bytes for leaf in tables)
+        whole = Partition(name="00001")
+        partitions = await self._cut(whole, cursor, tables, self._count(size))
+        return await self._finished(plan, partitions, rows, size)
+
+    async def _incremental(self, plan: Plan, cursor: Field, after: str | None, until: str | None) -> Plan:
+        if until is None:
+            statement = await self._select.highest(self._connection, cursor, after, None)
+            return plan.model_copy(update={"notes": tuple(self._notes), "statement": statement})
+        whole = Partition(name="00001", lower=await self._looked_back(cursor, after), upper=until)
+        plan = plan.model_copy(update={"partitions": (whole,)})
+        rows, size = await self._estimate((await self._select.partition(self._connection, plan, whole))[0])
+        tables = await slices.leaves(self._connection, self._select.relation)
+        partitions = await self._cut(whole, cursor, tables, self._count(size))
+        return await self._finished(plan, partitions, rows, size)
+
+    def _count(self, size: int) -> int:
+        wanted = self._options.partitions or -(-size // self._options.object_bytes)
+        return min(max(1, wanted), slices.MAX_PARTITIONS)
+
+    async def _cut(
+        self, whole: Partition, cursor: Field | None, tables: list[slices.Leaf], count: int
+    ) -> tuple[Partition, ...]:
+        """Cut the window in about ``count``: by pages where all is read, by an indexed cursor, or not at all."""
+        full = self._options.mode == "full"
+        if count == 1:
+            return (whole,)
+        if tables and (full or not await self._is_indexed(cursor)):
+            window: JsonValue = None if full else [whole.lower, whole.upper]
+            return slices.by_pages(tables, count, window)
+        if cursor is not None and (not full or self._options.partitions > 1):
+            return slices.by_cursor(whole.lower, await self._inner(cursor, whole, count), whole.upper)
+        self._notes.append(
+            "read in one partition: pages of a table can only be told apart in a table itself (not in a view, a query, a "
+            "foreign table, one with row security, or before PostgreSQL 14). Name a cursor column to cut by its values"
+        )
+        return (whole,)
+
+    async def _is_indexed(self, cursor: Field | None) -> bool:
+        name = cursor.column.name if cursor else ""
+        return await slices.is_indexed(self._connection, self._select.relation, name)
+
+    async def _inner(self, cursor: Field, whole: Partition, count: int) -> list[str]:
+        relation = self._select.relation
+        if relation.oid is not None:
+            known = await slices.histogram(self._connection, relation, cursor, whole)
+            if known:
+                return slices.spread(known, count)
+        statement = await self._select.quantiles(self._connection, cursor, whole, min(count, 100))
+        found: list[str] | None = await self._connection.fetchval(statement)
+        return [value for value in dict.fromkeys(found or []) if value is not None and value != whole.upper]
+
+    async def _finished(self, plan: Plan, partitions: tuple[Partition, ...], rows: int, size: int) -> Plan:
+        by_pages = isinstance(partitions[0].lower, list)
+        plan = plan.model_copy(
+            update={
+                "partitions": partitions,
+                # Page ranges mean something under this snapshot alone; so does a full read, in several parts.
+                "resumable": plan.mode == "incremental" and not by_pages,
+                "estimated_rows": rows,
+                "estimated_bytes": size,
+                "notes": tuple(self._notes),
+            }
+        )
+        statement = (await self._select.partition(self._connection, plan, partitions[0]))[0]
+        return plan.model_copy(update={"statement": statement})
+
+    async def _check_nulls(self, cursor: Field) -> None:
+        if self._window.null_cursor != "fail" or not cursor.column.nullable:
+            return
+        if await self._connection.fetchval(await self._select.without_cursor(self._connection, cursor)):
+            raise ConfigurationError(
+                f"field null_cursor: there are rows whose cursor {cursor.column.name} is NULL; an incremental read "
+                "would never bring them. Choose exclude to leave them out, or include to send them with every run"
+            )
+
+    async def _looked_back(self, cursor: Field, after: str | None) -> str | None:
+        lookback = self._window.lookback
+        if after is None or not lookback:
+            return after
+        unit = "interval" if cursor.base in bounds.TIME_TYPES else "numeric"
+        try:
+            value: str = await self._connection.fetchval(
+                f"SELECT ($1::text::{cursor.cast} - $2::text::{unit})::{cursor.cast}::text", after, lookback
+            )
+        except asyncpg.PostgresError as error:
+            raise explained(error, f"field lookback: {lookback!r} cannot be taken from {cursor.column.type}") from error
+        return value
+
+    async def _estimate(self, statement: str) -> tuple[int, int]:
+        """The server's guess: rows, and bytes of CSV (its row width, and a separator for each column)."""
+        told = json.loads(await self._connection.fetchval(f"EXPLAIN (FORMAT JSON) {statement}"))
+        top: dict[str, Any] = told[0]["Plan"]
+        rows, width = int(top["Plan Rows"]), int(top["Plan Width"])
+        return rows, rows * (width + len(self._select.relation.fields))
+
+
+def _number(field: str, text: str) -> str:
+    try:
+        return f"{float(text):.12g}"
+    except ValueError:
+        raise ConfigurationError(f"field {field}: {text!r} is not a number, and the cursor is not a time") from None

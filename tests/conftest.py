@@ -1,0 +1,180 @@
+"""Fixtures: the real servers, started when the first test asks for one, and what a test gets of its own on each.
+
+A server that can't be had on this machine skips the test and says how to get it; where CI is set it fails.
+"""
+
+import atexit
+import os
+import shutil
+import sys
+import sysconfig
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.servers.prefect import PrefectServer
+from tests.servers.support import free_port
+
+# Prefect reads its settings when it is imported: they point at the test server before it is there, so that no
+# test can ever write to the server, or read the profile, of the person who runs the tests.
+_PREFECT = PrefectServer(free_port(), Path(tempfile.mkdtemp(prefix="headrace-prefect-")))
+atexit.register(shutil.rmtree, _PREFECT.home, ignore_errors=True)
+for _name in [name for name in os.environ if name.startswith("PREFECT_")]:
+    del os.environ[_name]
+os.environ.update(_PREFECT.environment)
+
+from contextlib import contextmanager  # noqa: E402
+
+import pytest  # noqa: E402
+from blockbuster import BlockBuster  # noqa: E402
+
+from tests.servers import faults, postgres, s3  # noqa: E402
+from tests.servers.support import ServerUnavailableError, unavailable  # noqa: E402
+
+_started: dict[str, str] = {}  # the servers of this run and their versions, for the summary
+
+
+@contextmanager
+def _or_skip() -> Iterator[None]:
+    try:
+        yield
+    except ServerUnavailableError as error:
+        unavailable(error)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A test that asks a server for what it does not have (TLS, a restart) is skipped, not failed."""
+    with _or_skip():
+        yield
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what the tests ran against."""
+    if _started:
+        terminalreporter.write_line("servers: " + ", ".join(f"{name} {v}" for name, v in _started.items()))
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.PostgresServer]:
+    """One PostgreSQL for the whole run."""
+    with _or_skip(), postgres.started() as server:
+        _started["PostgreSQL"] = server.version
+        yield server
+
+
+@pytest.fixture
+async def database(postgres_server: postgres.PostgresServer) -> AsyncIterator[postgres.PostgresServer]:
+    """An empty database of this test's own."""
+    if not postgres_server.running:  # an earlier test killed it
+        postgres_server.restart()
+    created = await postgres_server.create_database()
+    yield created
+    if not created.running:
+        created.restart()
+    await created.drop()
+
+
+@pytest.fixture
+def postgres_wire(database: postgres.PostgresServer) -> Iterator[faults.TcpProxy]:
+    """A proxy in front of this test's database that can cut, stall and slow down its connections."""
+    with faults.TcpProxy(database.host, database.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[s3.S3Server]:
+    """One S3 server for the whole run."""
+    with _or_skip(), s3.started() as server:
+        _started["S3"] = server.version
+        yield server
+
+
+@pytest.fixture
+async def bucket(s3_server: s3.S3Server) -> AsyncIterator[str]:
+    """The name of an empty bucket of this test's own."""
+    name = await s3_server.bucket()
+    yield name
+    await s3_server.remove(name)
+
+
+@pytest.fixture
+def s3_faults(s3_server: s3.S3Server) -> Iterator[faults.FaultProxy]:
+    """A proxy in front of the S3 server that fails requests as it is told."""
+    with faults.FaultProxy(s3_server.endpoint) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[PrefectServer]:
+    """One Prefect server for the whole run; its address is in the environment from the beginning."""
+    from prefect import __version__ as version
+
+    with _or_skip():
+        _PREFECT.start()
+    _started["Prefect"] = version
+    yield _PREFECT
+    _drain_prefect()
+    _PREFECT.stop()
+
+
+@pytest.fixture
+def prefect_api(prefect_server: PrefectServer) -> str:
+    """The URL of the Prefect API, which this process and its subprocesses use; running, whatever was done to it."""
+    if not prefect_server.running:
+        prefect_server.start()
+    return prefect_server.url
+
+
+def _drain_prefect() -> None:
+    """Let Prefect's background threads send their last logs and events while there still is a server."""
+    from prefect._internal.concurrency.services import QueueService
+
+    for service in QueueService.__subclasses__():
+        service.drain_all(timeout=5, at_exit=False)
+
+
+_ROOT = Path(__file__).parent.parent
+_OURS = tuple(f"{_ROOT / folder}{os.sep}" for folder in ("flows", "tasks", "blocks"))
+_STANDARD_LIBRARY = f"{sysconfig.get_path('stdlib')}{os.sep}"
+_INSTALLED = f"{os.sep}site-packages{os.sep}"
+
+
+def _called_by_us() -> bool:
+    """Whether the innermost frame outside the standard library is our code.
+
+    Libraries that we call may block for reasons of their own: botocore reads its service models from disk, Prefect
+    its profile. What we call ourselves, directly or by way of `pathlib` and its like, must not.
+    """
+    frame = sys._getframe(2)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith(_OURS):
+            return True
+        standard = file.startswith((_STANDARD_LIBRARY, "<frozen")) and _INSTALLED not in file
+        if not standard and not file.endswith(f"{os.sep}blockbuster.py"):
+            return False
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
+def _guarded(may_block: Callable[..., bool]) -> Callable[..., bool]:
+    def predicate(*args: Any, **kwargs: Any) -> bool:
+        return not _called_by_us() or may_block(*args, **kwargs)
+
+    return predicate
+
+
+@pytest.fixture(autouse=True)
+def event_loop_guard() -> Iterator[BlockBuster]:
+    """Fail the test when our code blocks the event loop."""
+    guard = BlockBuster()
+    for function in guard.functions.values():
+        function.can_block_predicate = _guarded(function.can_block_predicate)
+    for name in ("threading.Lock.acquire", "threading.Lock.acquire_lock"):
+        # Loggers lock their handlers for as long as one line takes to write.
+        guard.functions[name].can_block_in("logging/__init__.py", {"acquire", "handle"})
+    guard.activate()
+    yield guard
+    guard.deactivate()

@@ -64,7 +64,7 @@ def stat_of(pid: int) -> Stat | None:
 
 def processes() -> dict[int, Stat]:
     """All processes of the machine by id."""
-    found = ((int(name), stat_of(int(name))) for name in os.listdir("/proc") if name.isdigit())
+    found = ((int(path.name), stat_of(int(path.name))) for path in Path("/proc").iterdir() if path.name.isdigit())
     return {pid: stat for pid, stat in found if stat is not None}
 
 

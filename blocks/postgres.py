@@ -156,20 +156,21 @@ shop.save("shop", overwrite=True)
         return context
 
     def _load_certificate(self, context: SSLContext, certificate: str) -> None:
-        # OpenSSL says neither which of the two files is missing nor which is unreadable; a callback for
-        # the passphrase keeps it from asking on the terminal of a worker.
-        for field, file in (("tls_cert_file", certificate), ("tls_key_file", self.tls_key_file or certificate)):
-            try:
-                Path(file).read_bytes()
-            except OSError as error:
-                raise self._bad_file(field, file, error) from None
         try:
+            # A passphrase that is wrong keeps OpenSSL from asking for one on the terminal of a worker.
             context.load_cert_chain(certificate, self.tls_key_file, password=lambda: "")
         except (OSError, ValueError) as error:
-            field, file = "tls_cert_file", certificate
-            if self.tls_key_file:
-                field, file = f"{field} or tls_key_file", f"{file} or {self.tls_key_file}"
-            raise self._bad_file(field, file, error) from None
+            raise self._bad_certificate(certificate, error) from None
+
+    def _bad_certificate(self, certificate: str, error: Exception) -> ConfigurationError:
+        # OpenSSL does not say which of the two files it means, so a file that cannot be read is looked for first.
+        files = {"tls_cert_file": certificate} | ({"tls_key_file": self.tls_key_file} if self.tls_key_file else {})
+        for field, file in files.items():
+            try:
+                Path(file).read_bytes()
+            except OSError as unreadable:
+                return self._bad_file(field, file, unreadable)
+        return self._bad_file(" or ".join(files), " or ".join(files.values()), error)
 
     def _bad_file(self, field: str, file: str | None, error: Exception) -> ConfigurationError:
         return ConfigurationError(f"{field} of {self.describe()} cannot be used: {file}: {error}")

@@ -6,7 +6,7 @@ A Prefect file system as well, so a run's own results can lie beside its data (`
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
+from ssl import create_default_context
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -28,6 +28,9 @@ Encryption = Literal["none", "AES256", "aws:kms", "aws:kms:dsse"]
 
 LEVELS = {"gzip": range(10), "zstd": range(1, 23)}
 EXTENSIONS = {"none": "csv", "gzip": "csv.gz", "zstd": "csv.zst"}
+
+Tag = Annotated[str, Field(pattern=r"^[\w .:/=+@-]*$")]
+"""The characters S3 takes in the keys and values of tags."""
 
 BlankIsNone = BeforeValidator(lambda value: None if value == "" else value)
 """A form sends an emptied field as ``""``; it means the default."""
@@ -180,7 +183,7 @@ lake.save("lake", overwrite=True)
         title="Storage class",
         description="Such as STANDARD_IA or INTELLIGENT_TIERING; empty: the bucket's default.",
     )
-    tags: dict[str, str] = Field(
+    tags: dict[Tag, Tag] = Field(
         default_factory=dict,
         max_length=10,
         title="Object tags",
@@ -251,7 +254,7 @@ lake.save("lake", overwrite=True)
     def client(self) -> AbstractAsyncContextManager[S3Client]:
         """A client for this bucket, to be entered once per run: making one costs up to half a second.
 
-        Raises `ConfigurationError` for a CA file that is not there; nothing is sent yet.
+        Raises `ConfigurationError` for a CA file that is missing or holds none; nothing is sent yet.
         """
         arguments = self.credentials.aws_client_parameters.get_params_override()
         arguments["config"] = AioConfig(**(_asked_for(arguments.get("config")) | _options(self._endpoint)))
@@ -294,11 +297,14 @@ lake.save("lake", overwrite=True)
         return self.endpoint or self.credentials.aws_client_parameters.endpoint_url
 
     def _verify(self) -> bool | str:
-        if self.ca_file and not Path(self.ca_file).is_file():
-            raise ConfigurationError(
-                f"ca_file of the destination {self.url(self.prefix)} is not a file on this machine: {self.ca_file}"
-            )
-        return self.ca_file or self.verify_tls
+        if not self.ca_file:
+            return self.verify_tls
+        try:
+            create_default_context(cafile=self.ca_file)
+        except OSError as error:
+            place = self.url(self.prefix)
+            raise ConfigurationError(f"ca_file of {place} cannot be used: {self.ca_file}: {error}") from None
+        return self.ca_file
 
 
 def _joined(*parts: str) -> str:

@@ -52,7 +52,7 @@ async def extract_all(
                 outcome: dict[str, Any] = await extract(**stream.parameters())
             except Exception as error:
                 # Reported in the state of this flow; its own run has the traceback.
-                get_run_logger().error("stream %s failed: %s", stream.stream, error)  # noqa: TRY400
+                get_run_logger().error("stream %s failed: %s", stream.stream, error)
                 return error
             return outcome
 

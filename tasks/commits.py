@@ -12,7 +12,7 @@ import random
 import uuid
 from datetime import datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -189,7 +189,7 @@ class CommitLog:
         )
 
     async def _put(self, key: str, body: bytes) -> None:
-        condition = {} if self._destination.allow_unconditional_commits else {"IfNoneMatch": "*"}
+        condition: dict[str, Any] = {} if self._destination.allow_unconditional_commits else {"IfNoneMatch": "*"}
         await self._client.put_object(
             Bucket=self._destination.bucket,
             Key=key,
@@ -199,7 +199,7 @@ class CommitLog:
             **self._destination.object_arguments(),
         )
 
-    def _where(self, key: str) -> dict[str, str]:
+    def _where(self, key: str) -> dict[str, Any]:
         return {"Bucket": self._destination.bucket, "Key": key, **self._destination.owner_arguments()}
 
 

@@ -183,7 +183,7 @@ class Upload:
         return answer["UploadId"]
 
     async def _put_part(
-        self, upload_id: str, number: int, body: bytes, checksum: dict[str, str]
+        self, upload_id: str, number: int, body: bytes, checksum: dict[str, Any]
     ) -> CompletedPartTypeDef:
         try:
             answer = await self._client.upload_part(
@@ -191,11 +191,12 @@ class Upload:
             )
         finally:
             self._slots.release()
-        part: Any = {"PartNumber": number, "ETag": answer["ETag"]}
-        # Complete wants the parts' CRCs again, and knows no MD5s.
-        return part | {name: value for name, value in checksum.items() if name == "ChecksumCRC32"}
+        part: CompletedPartTypeDef = {"PartNumber": number, "ETag": answer["ETag"]}
+        if "ChecksumCRC32" in checksum:  # Complete wants the CRCs again, and knows no MD5s
+            part["ChecksumCRC32"] = checksum["ChecksumCRC32"]
+        return part
 
-    def _counted(self, body: bytes) -> dict[str, str]:
+    def _counted(self, body: bytes) -> dict[str, Any]:
         """Count ``body`` in, and give the header by which the store checks it.
 
         Set by hand: left to botocore, a checksum over https goes as a trailer in chunks, which costs twice the CPU.

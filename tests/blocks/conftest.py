@@ -1,4 +1,4 @@
-"""A Prefect server and an S3 server for the tests of the blocks, each started once and only when asked for."""
+"""An S3 server with an STS for the tests of the blocks, started once and only when asked for."""
 
 from __future__ import annotations
 
@@ -6,21 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 from moto.server import ThreadedMotoServer
-from prefect.testing.utilities import prefect_test_harness
 
 from blocks.s3 import S3Destination
 
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
-    """A Prefect server with an empty database, which every client in the session talks to."""
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
-
-
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
-    """The URL of an S3 and STS server."""
+def aws_server() -> Iterator[str]:
+    """The URL of an S3 and STS server; the project's other S3 server has no roles to assume."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -29,12 +21,12 @@ def s3_server() -> Iterator[str]:
 
 
 @pytest.fixture
-async def lake(s3_server: str) -> S3Destination:
-    """A destination on the S3 server, its bucket made, with static keys."""
+async def lake(aws_server: str) -> S3Destination:
+    """A destination on that server, its bucket made, with static keys."""
     destination = S3Destination(
         bucket="lake",
         prefix="raw",
-        endpoint=s3_server,
+        endpoint=aws_server,
         region="us-east-1",
         credentials={"aws_access_key_id": "AKIAFIXTURE", "aws_secret_access_key": "s3cret-key"},
     )

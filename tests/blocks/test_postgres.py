@@ -194,7 +194,7 @@ def test_description(host: str, text: str) -> None:
     assert postgres(host=host).describe() == text
 
 
-async def test_password_stays_hidden_and_survives_saving(prefect_server: None) -> None:
+async def test_password_stays_hidden_and_survives_saving(prefect_api: str) -> None:
     """The password is in no text of the block and on no page, and is there again after loading."""
     connection = postgres()
     await connection.asave("hidden", overwrite=True)

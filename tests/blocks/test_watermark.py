@@ -25,7 +25,7 @@ def test_stream_names_are_plain(stream: str) -> None:
         Watermark(stream=stream)
 
 
-async def test_unknown_stream_has_no_watermark(prefect_server: None) -> None:
+async def test_unknown_stream_has_no_watermark(prefect_api: str) -> None:
     """A stream that was never saved has none, before and after the kind is registered."""
     assert await Watermark.of("never-saved") is None
     await Watermark(stream="some-other").put()
@@ -36,7 +36,7 @@ async def test_unknown_stream_has_no_watermark(prefect_server: None) -> None:
     "position",
     [None, 0, 12345678901234567890, 1.5, "2024-01-01 00:00:00+00", [], [1, [None]], {}, {"a": {}, "b.c": {"d": [{}]}}],
 )
-async def test_any_position_comes_back(prefect_server: None, position: Any) -> None:
+async def test_any_position_comes_back(prefect_api: str, position: Any) -> None:
     """A position of any JSON shape comes back as it was, also over an earlier one of another shape."""
     for first in ({"old": {"deep": 1}}, position):
         await Watermark(stream="shapes", sequence=1, position=first, pending={"since": first}).put()
@@ -46,7 +46,7 @@ async def test_any_position_comes_back(prefect_server: None, position: Any) -> N
     assert loaded.pending == {"since": position}
 
 
-async def test_put_replaces_everything(prefect_server: None) -> None:
+async def test_put_replaces_everything(prefect_api: str) -> None:
     """Saving again replaces every field, a pending plan by none included, and stamps the time."""
     await Watermark(stream="orders", sequence=1, pending={"id": "p"}, destination="s3://lake/orders").put()
     watermark = await Watermark.of("orders")
@@ -61,7 +61,7 @@ async def test_put_replaces_everything(prefect_server: None) -> None:
     assert abs(loaded.updated - datetime.now(UTC)).total_seconds() < 60
 
 
-async def test_other_errors_go_through(prefect_server: None) -> None:
+async def test_other_errors_go_through(prefect_api: str) -> None:
     """A server that cannot be reached is an error, never a stream without a watermark."""
     unreachable = {PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}
     with temporary_settings(updates=unreachable), pytest.raises((httpx.HTTPError, RuntimeError)):

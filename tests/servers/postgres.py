@@ -75,9 +75,17 @@ class Cluster:
         password_file.write_text(password)
         password_file.chmod(0o644)
         options = ["--encoding=UTF8", "--locale=C", "--no-sync", "--auth=scram-sha-256"]
-        command = [self.programs / "initdb", "-D", self._data, "-U", user, f"--pwfile={password_file}", *options]
+        command: list[str | Path] = [
+            self.programs / "initdb",
+            "-D",
+            self._data,
+            "-U",
+            user,
+            f"--pwfile={password_file}",
+            *options,
+        ]
         run(command, env=self._environment(), user=self._owner)
-        ssl_library = [self.programs / "postgres", "-D", self._data, "-C", "ssl_library"]
+        ssl_library: list[str | Path] = [self.programs / "postgres", "-D", self._data, "-C", "ssl_library"]
         has_tls = bool(run(ssl_library, env=self._environment(), user=self._owner).strip())
         authority = self._certificates() if has_tls else None
         with (self._data / "postgresql.conf").open("a") as file:
@@ -240,9 +248,9 @@ def started() -> Iterator[PostgresServer]:
                 password="secret",
                 database="postgres",
                 version=run([programs / "postgres", "--version"]).split()[2],
-                ca_file=authority and authority.ca_file,
-                client_certificate=authority and folder / "client.crt",
-                client_key=authority and folder / "client.key",
+                ca_file=authority.ca_file if authority else None,
+                client_certificate=folder / "client.crt" if authority else None,
+                client_key=folder / "client.key" if authority else None,
                 cluster=cluster,
             )
         finally:

@@ -180,4 +180,4 @@ def run(command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, 
 
 def say(line: str) -> None:
     """Tell a person who waits (a download takes a while), past pytest's capturing."""
-    print(line, file=sys.__stderr__, flush=True)  # noqa: T201
+    print(line, file=sys.__stderr__, flush=True)

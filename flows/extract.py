@@ -91,7 +91,9 @@ async def _extracted(run: Run, parallel: int) -> Commit | None:
 async def _entries(run: Run, work: Work, parallel: int) -> list[Entry]:
     """Extract all partitions, ``parallel`` at a time; the first error stops the others and aborts their uploads."""
     slots = asyncio.Semaphore(parallel)
-    task = _resumable(run) if work.plan.resumable else extract_partition
+    # Prefect keeps results in a saved block only; a destination made in code is not one.
+    keeps = work.plan.resumable and getattr(run.destination, "_block_document_id", None) is not None
+    task = _resumable(run) if keeps else extract_partition
 
     async def one(partition: Partition) -> dict[str, Any] | None:
         async with slots:

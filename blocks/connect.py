@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from pydantic import Field, GetCoreSchemaHandler
 from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function
 
@@ -79,8 +80,11 @@ def names_of(kind: type[Block]) -> list[str]:
     with get_client(sync_client=True) as client:
         try:
             documents = client.read_block_documents_by_type(slug, include_secrets=False)
-        except ObjectNotFound:
-            return []
+        except PrefectHTTPStatusError as error:
+            # The one call of the client that does not turn 404 into ObjectNotFound.
+            if error.response.status_code == HTTPStatus.NOT_FOUND:
+                return []
+            raise
     return sorted(f"{slug}/{document.name}" for document in documents)
 
 

@@ -45,14 +45,14 @@ FROM generate_series(1, {customers}) i;
 CREATE TABLE orders (id int PRIMARY KEY, customer_id int NOT NULL, status text NOT NULL, total numeric(12, 2) NOT NULL,
                      paid boolean NOT NULL, updated_at timestamptz NOT NULL DEFAULT now());
 INSERT INTO orders
-SELECT i, 1 + i % {customers}, (ARRAY['new', 'paid', 'sent', 'back'])[1 + i % 4], (i * 7919 % 1000000) / 100.0, i % 3 = 0,
+SELECT i, 1 + i % {customers}, (ARRAY['new', 'paid', 'sent', 'back'])[1 + i % 4], (i::bigint * 7919 % 1000000) / 100.0, i % 3 = 0,
        timestamptz '2026-01-01' + i * interval '50 seconds'
 FROM generate_series(1, {orders}) i;
 CREATE INDEX ON orders (updated_at);
 CREATE TABLE order_items (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, order_id int NOT NULL, sku text NOT NULL,
                           quantity int NOT NULL, price numeric(10, 2) NOT NULL);
 INSERT INTO order_items (order_id, sku, quantity, price)
-SELECT 1 + i % {orders}, 'SKU-' || i % 9973, 1 + i % 5, (i * 104729 % 100000) / 100.0 FROM generate_series(1, {items}) i;
+SELECT 1 + i % {orders}, 'SKU-' || i % 9973, 1 + i % 5, (i::bigint * 104729 % 100000) / 100.0 FROM generate_series(1, {items}) i;
 ANALYZE;
 """
 

@@ -27,7 +27,7 @@ class Source(BaseModel):
     connection: BlockOrName[Postgres]
 
 
-ANY: TypeAdapter[Any] = TypeAdapter(BlockOrName[Postgres | S3Destination])  # type: ignore[type-var]
+ANY: TypeAdapter[Any] = TypeAdapter(BlockOrName[Postgres | S3Destination])
 
 
 @pytest.fixture
@@ -68,13 +68,17 @@ async def test_flow_parameters(shop: Postgres, tmp_path: Path, value: Any) -> No
     """A running flow gets the block, whichever way it was named."""
 
     # With a storage of its own: see test_s3.
-    @flow(result_storage=LocalFileSystem(basepath=str(tmp_path)))
+    storage = LocalFileSystem(basepath=str(tmp_path))
+    await storage.asave("connect", overwrite=True)
+
+    @flow(result_storage=storage)
     async def read(connection: BlockOrName[Postgres], source: Source) -> tuple[Postgres, Postgres]:
         return connection, source.connection
 
     given: Any = shop if value == "the block itself" else value
+    as_json: Any = {"connection": given}
     assert await read(given, Source(connection=given)) == (shop, shop)
-    assert await read(given, {"connection": given}) == (shop, shop)  # type: ignore[arg-type]
+    assert await read(given, as_json) == (shop, shop)
 
 
 def test_form_offers_the_block_and_its_name() -> None:

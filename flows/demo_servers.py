@@ -175,7 +175,7 @@ class Postgres:
     def start(self) -> None:
         settings = _POSTGRES_SETTINGS | {"port": str(self.port)}
         flags = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        command = [self._programs / "postgres", "-D", self._folder / "data", *flags]
+        command: list[str | Path] = [self._programs / "postgres", "-D", self._folder / "data", *flags]
         self._servers.start("postgres", command, self._environment(), self._user)
 
     def is_ready(self) -> bool:
@@ -205,7 +205,7 @@ class Postgres:
             ) from None
 
     def _run(self, program: Path, *arguments: str | Path) -> str:
-        done = subprocess.run(  # noqa: S603
+        done: subprocess.CompletedProcess[str] = subprocess.run(  # noqa: S603
             [str(program), *(str(word) for word in arguments)],
             stdin=subprocess.DEVNULL,
             capture_output=True,

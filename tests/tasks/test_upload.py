@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import os
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -89,10 +89,14 @@ async def test_compressed_objects_are_one_stream(
 
 async def test_an_error_leaves_nothing(s3_server: S3Server, bucket: str, client: S3Client) -> None:
     """An error of the writer's aborts the upload, and comes out as itself."""
-    with pytest.raises(ZeroDivisionError):
+
+    async def failing() -> None:
         async with Upload(client, destination_of(s3_server, bucket), "k") as upload:
             await upload.write(os.urandom(12 * MIB))
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await failing()
     assert await _nothing_there(client, bucket)
 
 
@@ -182,9 +186,3 @@ async def test_undisturbed_work_ends_before_the_cancel_goes_on() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert done
-
-
-@pytest.fixture(autouse=True)
-def _no_profile(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    yield

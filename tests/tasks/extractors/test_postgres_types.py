@@ -25,6 +25,12 @@ CREATE DOMAIN blob AS bytea;
 CREATE DOMAIN small_blob AS blob;
 """
 
+_LONG = "12345678901234567890.123456789012345678901234567890"
+_ELEMENTS = (
+    "(SELECT array_agg(e.v{cast} ORDER BY n) FROM json_array_elements_text({{0}}::json) WITH ORDINALITY e (v, n))"
+)
+_HSTORE = "(SELECT hstore(array_agg(key), array_agg(value)) FROM json_each_text({0}::json))"
+
 # type, an SQL value, its text in the CSV, and how that text becomes the value again ({0}; "" when a cast does it)
 VALUES: list[tuple[str, str, str, str]] = [
     ("boolean", "true", "true", ""),
@@ -33,7 +39,7 @@ VALUES: list[tuple[str, str, str, str]] = [
     ("bigint", "9223372036854775807", "9223372036854775807", ""),
     ("numeric", "'NaN'", "NaN", ""),
     ("numeric", "'-Infinity'", "-Infinity", ""),
-    ("numeric", "12345678901234567890.123456789012345678901234567890", "12345678901234567890.123456789012345678901234567890", ""),
+    ("numeric", _LONG, _LONG, ""),
     ("numeric(10,4)", "1.5", "1.5000", ""),
     ("real", "16777217", "1.6777216e+07", ""),
     ("real", "0.1", "0.1", ""),
@@ -75,12 +81,12 @@ VALUES: list[tuple[str, str, str, str]] = [
     ("tsvector", "'fat:2 cat:3'", "'cat':3 'fat':2", ""),
     ("tsquery", "'fat & rat'", "'fat' & 'rat'", ""),
     ("pg_lsn", "'16/B374D848'", "16/B374D848", ""),
-    ("hstore", "'a=>1,b=>NULL'", '{"a": "1", "b": null}', "(SELECT hstore(array_agg(key), array_agg(value)) FROM json_each_text({0}::json))"),
+    ("hstore", "'a=>1,b=>NULL'", '{"a": "1", "b": null}', _HSTORE),
     ("pair", "ROW(1, 'x, \"y\"')", '{"a":1,"b":"x, \\"y\\""}', "json_populate_record(null::pair, {0}::json)"),
     ("int[]", "'{{1,2},{3,NULL}}'", "[[1,2],[3,null]]", "translate({0}, '[]', '{{}}')::int[]"),
-    ("text[]", "ARRAY['a', NULL, '', 'q\"']", '["a",null,"","q\\""]', "(SELECT array_agg(e.v ORDER BY n) FROM json_array_elements_text({0}::json) WITH ORDINALITY e (v, n))"),
-    ("timestamptz[]", "ARRAY['2026-01-01 01:00+01'::timestamptz]", '["2026-01-01T00:00:00+00:00"]', "(SELECT array_agg(e::timestamptz) FROM json_array_elements_text({0}::json) e)"),
-    ("numeric[]", "ARRAY[1.10, 'NaN']::numeric[]", '[1.10,"NaN"]', "(SELECT array_agg(e::numeric) FROM json_array_elements_text({0}::json) e)"),
+    ("text[]", "ARRAY['a', NULL, '', 'q\"']", '["a",null,"","q\\""]', _ELEMENTS.format(cast="")),
+    ("timestamptz[]", "ARRAY['2026-01-01 01:00+01'::timestamptz]", '["2026-01-01T00:00:00+00:00"]', _ELEMENTS.format(cast="::timestamptz")),
+    ("numeric[]", "ARRAY[1.10, 'NaN']::numeric[]", '[1.10,"NaN"]', _ELEMENTS.format(cast="::numeric")),
 ]  # fmt: skip
 
 
@@ -103,14 +109,14 @@ async def all_types(database: PostgresServer) -> PostgresServer:
     return database
 
 
-async def _csv(server: PostgresServer, dialect: CsvDialect = CsvDialect(), **options: object) -> bytes:
+async def _csv(server: PostgresServer, dialect: CsvDialect | None = None) -> bytes:
     chunks: list[bytes] = []
 
     async def write(data: bytes) -> None:
         chunks.append(data)
 
     source = PostgresTable(connection=block_of(server), table="public.everything")
-    async with source.open(ReadOptions(dialect=dialect)) as extractor:
+    async with source.open(ReadOptions(dialect=dialect or CsvDialect())) as extractor:
         plan = await extractor.plan(None)
         await extractor.read(plan, plan.partitions[0], write)
     return b"".join(chunks)

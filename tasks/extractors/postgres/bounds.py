@@ -47,6 +47,8 @@ _WRITERS = """
       AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
       AND pid IS DISTINCT FROM pg_backend_pid()"""
 
+_PREPARED = "prepared "
+
 _OWN_RELATIONS = """
     SELECT array_agg(DISTINCT relation) FROM pg_catalog.pg_locks
     WHERE pid = pg_backend_pid() AND locktype = 'relation' AND relation >= 16384"""
@@ -135,13 +137,14 @@ async def _wait_for_writers(connection: Connection, read: list[int], *, prepared
 
 async def _writers(connection: Connection, read: list[int], prepared_only: bool) -> set[str]:
     rows = await connection.fetch(_WRITERS, read)
-    return {row["writer"] for row in rows if row["prepared"] or not prepared_only}
+    wanted = [row for row in rows if row["prepared"] or not prepared_only]
+    return {f"{_PREPARED if row['prepared'] else ''}{row['writer']}" for row in wanted}
 
 
 def _held_back(left: set[str]) -> str:
-    prepared = any(writer.startswith("-1/") for writer in left)
+    prepared = any(writer.startswith(_PREPARED) for writer in left)
     what = "prepared transactions (see pg_prepared_xacts)" if prepared else "open transactions"
     return (
-        f"nothing is read now: {len(left)} {what} still hold the table open for writing after {WRITERS_SECONDS:g} s, and "
+        f"nothing is read now: {len(left)} of the {what} still hold the table open for writing after {WRITERS_SECONDS:g} s, and "
         "rows of theirs would be passed over. The next run tries again; end them if they are forgotten"
     )

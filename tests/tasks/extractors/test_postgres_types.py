@@ -29,6 +29,7 @@ _LONG = "12345678901234567890.123456789012345678901234567890"
 _ELEMENTS = (
     "(SELECT array_agg(e.v{cast} ORDER BY n) FROM json_array_elements_text({{0}}::json) WITH ORDINALITY e (v, n))"
 )
+_TIMES = _ELEMENTS.format(cast="::timestamptz")
 _HSTORE = "(SELECT hstore(array_agg(key), array_agg(value)) FROM json_each_text({0}::json))"
 
 # type, an SQL value, its text in the CSV, and how that text becomes the value again ({0}; "" when a cast does it)
@@ -85,7 +86,7 @@ VALUES: list[tuple[str, str, str, str]] = [
     ("pair", "ROW(1, 'x, \"y\"')", '{"a":1,"b":"x, \\"y\\""}', "json_populate_record(null::pair, {0}::json)"),
     ("int[]", "'{{1,2},{3,NULL}}'", "[[1,2],[3,null]]", "translate({0}, '[]', '{{}}')::int[]"),
     ("text[]", "ARRAY['a', NULL, '', 'q\"']", '["a",null,"","q\\""]', _ELEMENTS.format(cast="")),
-    ("timestamptz[]", "ARRAY['2026-01-01 01:00+01'::timestamptz]", '["2026-01-01T00:00:00+00:00"]', _ELEMENTS.format(cast="::timestamptz")),
+    ("timestamptz[]", "ARRAY['2026-01-01 01:00+01'::timestamptz]", '["2026-01-01T00:00:00+00:00"]', _TIMES),
     ("numeric[]", "ARRAY[1.10, 'NaN']::numeric[]", '[1.10,"NaN"]', _ELEMENTS.format(cast="::numeric")),
 ]  # fmt: skip
 

@@ -20,13 +20,23 @@ _logger = get_logger("headrace.state")
 
 
 async def settle(log: CommitLog) -> Watermark:
-    """The watermark as the bucket has it, saved if it had to be changed.
+    """`settled`, saved if that changed it."""
+    before = await Watermark.of(log.stream)
+    mark = await settled(log)
+    if before is None or before.sequence != mark.sequence:
+        _logger.info("stream %s: the watermark block is brought to commit %d", log.stream, mark.sequence)
+        await mark.put()
+    return mark
+
+
+async def settled(log: CommitLog) -> Watermark:
+    """The watermark as the bucket has it; nothing is saved.
 
     A block behind the bucket is moved forward, a missing one rebuilt; `PositionLost` where neither explains it.
     """
     mark = await Watermark.of(log.stream)
     if mark is None:
-        return await rebuild(log)
+        return await _from_bucket(log)
     if mark.sequence:
         await _check_last(log, mark)
     return await _catch_up(log, mark)
@@ -34,12 +44,15 @@ async def settle(log: CommitLog) -> Watermark:
 
 async def rebuild(log: CommitLog) -> Watermark:
     """A watermark made from the bucket alone, and saved."""
-    last = await log.last()
-    mark = Watermark(stream=log.stream, destination=log.folder)
-    if last is not None:
-        _logger.warning("stream %s: no watermark block; rebuilt it from commit %d", log.stream, last.sequence)
-        mark.sequence, mark.position = last.sequence, last.until
+    mark = await _from_bucket(log)
     await mark.put()
+    return mark
+
+
+async def _from_bucket(log: CommitLog) -> Watermark:
+    mark = Watermark(stream=log.stream, destination=log.folder)
+    if (last := await log.last()) is not None:
+        mark.sequence, mark.position = last.sequence, last.until
     return mark
 
 
@@ -70,14 +83,17 @@ async def _catch_up(log: CommitLog, mark: Watermark) -> Watermark:
     newest = await log.read(numbers[-1])
     if newest is None:
         raise log.gap(numbers)
-    _logger.info("stream %s: the block was at commit %d, the bucket is at %d", log.stream, mark.sequence, numbers[-1])
-    await adopt(mark, newest, log)
+    _move(mark, newest, log)
     return mark
+
+
+def _move(mark: Watermark, commit: Commit, log: CommitLog) -> None:
+    mark.sequence, mark.position, mark.pending, mark.destination = commit.sequence, commit.until, None, log.folder
 
 
 async def adopt(mark: Watermark, commit: Commit, log: CommitLog) -> None:
     """Move the block to ``commit``, which stands in the bucket."""
-    mark.sequence, mark.position, mark.pending, mark.destination = commit.sequence, commit.until, None, log.folder
+    _move(mark, commit, log)
     await mark.put()
 
 

@@ -197,7 +197,7 @@ async def test_a_query_is_cut_by_its_cursor(database: PostgresServer, writer: An
     await writer.execute("INSERT INTO events (kind) SELECT 'x' FROM generate_series(1, 1000)")
     source = PostgresQuery(connection=block_of(database), query="SELECT id FROM events", cursor="id")
     for mode in ("full", "incremental"):
-        async with source.open(ReadOptions(mode=mode, partitions=3)) as extractor:  # type: ignore[arg-type]
+        async with source.open(ReadOptions(mode=mode, partitions=3)) as extractor:
             plan = await extractor.plan(None)
             assert len(plan.partitions) == 3
             assert sorted(int(r[0]) for r in await collected(extractor, plan)) == list(range(1, 1001))

@@ -17,6 +17,8 @@ from tasks.commits import Commit, Entry
 from tasks.failures import RETRIES, RETRY_SECONDS, explained_by, may_pass
 from tasks.run import Run, Work
 
+TOOL = f"headrace {version('headrace')}"
+
 
 @task(name="commit", task_run_name="commit {run.stream} {work.sequence}", persist_result=False, retries=RETRIES,
       retry_delay_seconds=RETRY_SECONDS, retry_condition_fn=may_pass)  # fmt: skip
@@ -59,7 +61,7 @@ def _commit(run: Run, work: Work, entries: list[Entry]) -> Commit:
         notes=plan.notes,
         committed_at=datetime.now(UTC),
         flow_run=str(flow_run.get_id() or ""),
-        tool=f"headrace {version('headrace')}",
+        tool=TOOL,
     )
 
 

@@ -85,6 +85,15 @@ def accepts_connections(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    """Return when the condition holds; TimeoutError if it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds} s")
+        time.sleep(0.05)
+
+
 class Daemon:
     """One server process in a session of its own: Ctrl-C does not reach it, `stop` does, and so does our death.
 

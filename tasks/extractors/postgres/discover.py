@@ -1,59 +1,182 @@
-"""What a PostgreSQL database holds: tables, sizes, keys, and the columns an incremental read could go by."""
+"""The tables of a database, with what one needs to know to make streams of them. From the catalog; reads no row."""
 
 from __future__ import annotations
 
 import fnmatch
+import json
+import re
 from dataclasses import dataclass
 
-from blocks.postgres import Postgres
-from tasks.extractors.postgres.sql import connect
+import asyncpg
 
-# Cursor candidates: times named like a change, then what a sequence feeds; indexed and NOT NULL ones first.
+from blocks.postgres import Postgres
+from tasks.extractors.postgres.sql import connect, explained
+
+# A partitioned table has no pages of its own: its leaves' rows and sizes are added up.
 _TABLES = """
-    SELECT n.nspname::text AS schema, c.relname::text AS name, greatest(c.reltuples, 0)::bigint AS rows,
-           pg_catalog.pg_total_relation_size(c.oid) AS bytes,
-           ARRAY(SELECT a.attname::text FROM pg_catalog.pg_index i, pg_catalog.pg_attribute a
-                 WHERE i.indrelid = c.oid AND i.indisprimary AND a.attrelid = c.oid AND a.attnum = ANY (i.indkey::int2[])
-                 ORDER BY array_position(i.indkey::int2[], a.attnum)) AS key,
-           ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
-                 WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-                   AND (a.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype)
-                          AND a.attname ~* '(updat|modif|chang|last|_at$|_ts$|version)'
-                        OR a.attidentity <> '' OR pg_catalog.pg_get_serial_sequence(
-                             pg_catalog.format('%I.%I', n.nspname, c.relname), a.attname) IS NOT NULL)
-                 ORDER BY NOT a.attname ~* '(updat|modif|chang)',
-                          NOT EXISTS (SELECT FROM pg_catalog.pg_index i
-                                      WHERE i.indrelid = c.oid AND i.indkey[0] = a.attnum),
-                          NOT a.attnotnull, a.attnum) AS cursors
-    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'p', 'm', 'f') AND NOT c.relispartition
-      AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp)'
-      AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
-    ORDER BY 1, 2"""
+    WITH RECURSIVE tree AS (
+        SELECT c.oid AS root, c.oid FROM pg_catalog.pg_class c WHERE c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition
+        UNION ALL
+        SELECT t.root, i.inhrelid FROM tree t
+        JOIN pg_catalog.pg_class p ON p.oid = t.oid AND p.relkind = 'p'
+        JOIN pg_catalog.pg_inherits i ON i.inhparent = t.oid),
+    sums AS (
+        SELECT t.root, sum(greatest(c.reltuples, 0))::bigint AS rows, bool_and(c.reltuples >= 0) AS analysed,
+               sum(pg_catalog.pg_table_size(c.oid))::bigint AS bytes
+        FROM tree t JOIN pg_catalog.pg_class c ON c.oid = t.oid WHERE c.relkind <> 'p' GROUP BY t.root)
+    SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, coalesce(s.rows, 0) AS rows,
+           coalesce(s.analysed, true) AS analysed, coalesce(s.bytes, 0) AS bytes,
+           pg_catalog.has_any_column_privilege(c.oid, 'SELECT') AS readable
+    FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN sums s ON s.root = c.oid
+    WHERE c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition AND c.relpersistence <> 't'
+      AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%'
+      AND ($1 = '' OR n.nspname = $1)
+    ORDER BY n.nspname, c.relname"""
+
+# A generated number grows with every row; any other integer may go anywhere.
+_COLUMNS = """
+    SELECT a.attrelid AS oid, a.attname::text AS name, t.typname::text AS type, a.attnotnull AS filled,
+           coalesce(a.attnum = ANY (k.indkey::int2[]), false) AS key,
+           pg_catalog.array_position(k.indkey::int2[], a.attnum) AS place,
+           EXISTS (SELECT 1 FROM pg_catalog.pg_index i
+                   WHERE i.indrelid = a.attrelid AND i.indkey[0] = a.attnum AND i.indisvalid AND i.indpred IS NULL) AS indexed,
+           a.attidentity <> '' OR coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%', false) AS generated
+    FROM pg_catalog.pg_attribute a
+    JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+    LEFT JOIN pg_catalog.pg_index k ON k.indrelid = a.attrelid AND k.indisprimary
+    LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    WHERE a.attrelid = ANY ($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY a.attrelid, a.attnum"""
+
+_TIMES = ("timestamptz", "timestamp")
+_INTEGERS = ("int2", "int4", "int8")
+_CHANGED = re.compile(r"updat|modif|chang|mtime|touched|synced", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """A column that may tell what is new."""
+
+    name: str
+    type: str
+    indexed: bool
+    filled: bool
+    """NOT NULL."""
+    generated: bool
+
+    @property
+    def sees_changes(self) -> bool:
+        """Whether its name promises that it moves when a row changes; others bring new rows only."""
+        return self.type in _TIMES and _CHANGED.search(self.name) is not None
+
+    def __str__(self) -> str:
+        lacks = [word for word, there in (("no index", self.indexed), ("nullable", self.filled)) if not there]
+        return self.name + (f" ({', '.join(lacks)})" if lacks else "")
 
 
 @dataclass(frozen=True)
 class Found:
-    """A table that can be read."""
+    """One table."""
 
+    schema: str
     name: str
-    rows: int
-    """The planner's estimate; 0 before the first ANALYZE."""
+    rows: int | None
+    """The server's estimate; None: the table was never analysed."""
     bytes: int
+    readable: bool
     key: tuple[str, ...]
-    cursors: tuple[str, ...]
-    """The likeliest first."""
+    cursors: tuple[Cursor, ...]
+    """The best first: indexed, then NOT NULL, then those that see changes."""
+
+    @property
+    def written(self) -> str:
+        """``schema.table``, quoted where it has to be: what goes into the field ``table``."""
+        return ".".join(_written(part) for part in (self.schema, self.name))
+
+    @property
+    def proposed(self) -> Cursor | None:
+        """The cursor to begin with: one that sees changes and has no gaps, or else the first of the candidates."""
+        changing = (cursor for cursor in self.cursors if cursor.sees_changes and cursor.filled)
+        return next(changing, self.cursors[0] if self.cursors else None)
 
 
 async def tables(block: Postgres, schema: str = "", like: str = "*") -> list[Found]:
-    """The tables the user may read, by name; ``like`` is a shell pattern over the table's name."""
+    """The tables and materialized views whose name (or ``schema.name``) matches, partitions as their whole."""
     connection = await connect(block)
     try:
-        rows = await connection.fetch(_TABLES)
+        rows = await connection.fetch(_TABLES, schema)
+        rows = [row for row in rows if _matches(like, row["schema"], row["name"])]
+        columns = await connection.fetch(_COLUMNS, [row["oid"] for row in rows])
+    except asyncpg.PostgresError as error:
+        raise explained(error, "the catalog cannot be read") from error
     finally:
-        await connection.close()
-    return [
-        Found(f"{row['schema']}.{row['name']}", row["rows"], row["bytes"], tuple(row["key"]), tuple(row["cursors"]))
-        for row in rows
-        if schema in ("", row["schema"]) and fnmatch.fnmatchcase(row["name"], like)
-    ]
+        connection.terminate()
+    of_table: dict[int, list[asyncpg.Record]] = {}
+    for column in columns:
+        of_table.setdefault(column["oid"], []).append(column)
+    return [_found(row, of_table.get(row["oid"], [])) for row in rows]
+
+
+def _matches(like: str, schema: str, name: str) -> bool:
+    return fnmatch.fnmatchcase(name, like) or fnmatch.fnmatchcase(f"{schema}.{name}", like)
+
+
+def _found(row: asyncpg.Record, columns: list[asyncpg.Record]) -> Found:
+    key = sorted((column for column in columns if column["key"]), key=lambda column: int(column["place"]))
+    cursors = [_cursor(column) for column in columns if _may_be_cursor(column, len(key))]
+    return Found(
+        schema=row["schema"],
+        name=row["name"],
+        rows=row["rows"] if row["analysed"] else None,
+        bytes=row["bytes"],
+        readable=row["readable"],
+        key=tuple(column["name"] for column in key),
+        cursors=tuple(sorted(cursors, key=_rank)),
+    )
+
+
+def _may_be_cursor(column: asyncpg.Record, key_size: int) -> bool:
+    if column["type"] in _TIMES:
+        return True
+    return column["type"] in _INTEGERS and (column["generated"] or (column["key"] and key_size == 1))
+
+
+def _cursor(column: asyncpg.Record) -> Cursor:
+    return Cursor(column["name"], column["type"], column["indexed"], column["filled"], column["generated"])
+
+
+def _rank(cursor: Cursor) -> tuple[bool, bool, bool, bool]:
+    return not cursor.indexed, not cursor.filled, not cursor.sees_changes, not cursor.generated
+
+
+def _written(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"' if re.search(r'[".]', name) else name
+
+
+def stream_name(found: Found) -> str:
+    """A stream's name made of the table's: ``order_items`` → ``order-items``, with the schema unless it is public."""
+    text = found.name if found.schema == "public" else f"{found.schema}-{found.name}"
+    return re.sub(r"[^0-9a-z]+", "-", text.lower()).strip("-") or "table"
+
+
+def deployment(found: Found, stream: str, connection: str, destination: str) -> str:
+    """An entry of the list ``deployments`` in `prefect.yaml`."""
+    cursor = found.proposed
+    lines = [f"  - name: {stream}", "    entrypoint: flows/extract.py:extract"]
+    lines += ["    work_pool: {name: default}", "    tags: [headrace]"]
+    lines += ["    concurrency_limit: {limit: 1, collision_strategy: CANCEL_NEW}", "    parameters:"]
+    source = [f"connection: {connection}", f"table: {json.dumps(found.written, ensure_ascii=False)}"]
+    if cursor:
+        source.append(f"cursor: {json.dumps(cursor.name, ensure_ascii=False)}{_remark(cursor)}")
+    lines += [f"      stream: {stream}", "      source:", *(f"        {line}" for line in source)]
+    lines += [f"      to: {destination}", f"      mode: {'incremental' if cursor else 'full'}"]
+    return "\n".join(lines)
+
+
+def _remark(cursor: Cursor) -> str:
+    said = [] if cursor.sees_changes else ["brings new rows only, not changed ones"]
+    said += [] if cursor.indexed else ["has no index"]
+    said += [] if cursor.filled else ["may be NULL: see null_cursor"]
+    return f"  # {'; '.join(said)}" if said else ""

@@ -1,0 +1,252 @@
+"""Whether a stream can run: its source, its destination, its watermark. Looks, and leaves everything as it was."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import asyncpg
+from botocore.exceptions import BotoCoreError, ClientError
+from prefect.blocks.core import Block
+
+from blocks.errors import ConfigurationError, PositionLost
+from blocks.hosts import is_local
+from blocks.postgres import Postgres
+from blocks.s3 import S3Destination
+from blocks.watermark import Watermark
+from tasks import state
+from tasks.commits import CommitLog
+from tasks.extractors.contract import ReadOptions
+from tasks.extractors.postgres.select import Select, Subject
+from tasks.extractors.postgres.source import PostgresQuery
+from tasks.extractors.postgres.sql import Connection, begin, connect, explained
+from tasks.extractors.source import Source
+from tasks.failures import explained_by
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3 import S3Client
+
+_SIGNS = {"ok": "✓", "warning": "!", "error": "✗"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at; ``way_out`` says what to do about it."""
+
+    level: Literal["ok", "warning", "error"]
+    text: str
+    way_out: str = ""
+
+    def __str__(self) -> str:
+        return f"{_SIGNS[self.level]} {self.text}" + (f"\n    → {self.way_out}" if self.way_out else "")
+
+
+Findings = AsyncIterator[Finding]
+
+
+async def check(stream: str, source: Source, destination: S3Destination, options: ReadOptions) -> Findings:
+    """All findings about one stream, as they are made."""
+    async for finding in _of_source(source, options):
+        yield finding
+    async for finding in _of_destination(destination, stream):
+        yield finding
+
+
+# -- the source -----------------------------------------------------------------------------------------------------
+
+
+async def _of_source(source: Source, options: ReadOptions) -> Findings:
+    block = getattr(source, "connection", None)
+    checker = next((known for kind, known in SOURCES.items() if isinstance(block, kind)), None)
+    if checker is None:
+        yield Finding("warning", f"no checks are known for {type(source).__name__}", "`headrace plan` tries it out")
+        return
+    try:
+        async for finding in checker(source, options):
+            yield finding
+    except ConfigurationError as error:
+        yield Finding("error", f"source: {error}")
+
+
+async def _postgres(source: Any, options: ReadOptions) -> Findings:
+    connection = await connect(source.connection)
+    try:
+        yield await _greeting(connection, source.connection)
+        await begin(connection)
+        yield await _readable(connection, source, options)
+        if options.mode == "incremental":
+            yield await _sees_transactions(connection)
+            yield await _replica(connection, source.lag)
+    finally:
+        connection.terminate()
+
+
+async def _greeting(connection: Connection, block: Postgres) -> Finding:
+    version = await connection.fetchval("SHOW server_version")
+    protocol = await connection.fetchval("SELECT version FROM pg_catalog.pg_stat_ssl WHERE pid = pg_backend_pid()")
+    text = f"source: {block.describe()} answers: PostgreSQL {version}, {protocol or 'in clear'}"
+    if protocol is None and block.tls_mode != "disable" and not block.host.startswith("/") and not _is_near(block):
+        return Finding("warning", text, "set tls to verify-full, or to disable where that is meant")
+    return Finding("ok", text)
+
+
+def _is_near(block: Postgres) -> bool:
+    return is_local(block.host)
+
+
+async def _readable(connection: Connection, source: Any, options: ReadOptions) -> Finding:
+    if isinstance(source, PostgresQuery):
+        subject, what = Subject(source.connection, source, query=source.query, key=source.key), "the query"
+    else:
+        subject, what = Subject(source.connection, source, table=source.table, where=source.where), source.table
+    select = await Select.of(connection, subject, options.dialect)
+    if select.cursor is None and options.mode == "incremental":
+        raise ConfigurationError("field cursor: mode incremental needs one; `headrace discover` proposes some")
+    chosen = ", ".join(field.selected for field in select.relation.chosen(options.columns))
+    condition = f" WHERE {select.relation.where}" if select.relation.where else ""
+    try:
+        # EXPLAIN checks the privileges, columns and views included, and reads no row.
+        await connection.execute(f"EXPLAIN SELECT {chosen} FROM {await select.origin(connection)}{condition}")
+    except asyncpg.InsufficientPrivilegeError as error:
+        return Finding("error", f"source: {error}", f'GRANT SELECT ON … TO "{source.connection.user}"')
+    except asyncpg.PostgresError as error:
+        raise explained(error, f"{what} cannot be read") from error
+    return Finding("ok", f"source: {what} can be read, {len(select.relation.chosen(options.columns))} columns")
+
+
+async def _sees_transactions(connection: Connection) -> Finding:
+    sees = await connection.fetchval(
+        "SELECT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)"
+        " OR pg_catalog.pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')"
+    )
+    if sees:
+        return Finding("ok", "source: the user sees when other sessions' transactions began")
+    return Finding(
+        "warning",
+        "source: the user does not see when other sessions' transactions began: rows of long ones may be passed over",
+        "GRANT pg_read_all_stats TO this user, or set lag",
+    )
+
+
+async def _replica(connection: Connection, lag: str) -> Finding:
+    if not await connection.fetchval("SELECT pg_catalog.pg_is_in_recovery()"):
+        return Finding("ok", "source: the server is a primary")
+    if lag:
+        return Finding("ok", f"source: the server is a replica; rows are held back by lag {lag}")
+    return Finding(
+        "warning",
+        "source: the server is a replica; transactions in flight on the primary are not seen",
+        "set lag to more than the longest transaction plus the replication delay, or read from the primary",
+    )
+
+
+SOURCES: dict[type[Block], Callable[[Any, ReadOptions], Findings]] = {Postgres: _postgres}
+"""What is looked at for each kind of connection. A new source adds its line here."""
+
+
+# -- the destination ------------------------------------------------------------------------------------------------
+
+
+async def _of_destination(destination: S3Destination, stream: str) -> Findings:
+    looks: tuple[tuple[str, Callable[[_Place], Awaitable[Finding]]], ...] = (
+        ("the bucket", _reachable),
+        ("a test object", _writable),
+        ("conditional writes", _conditional),
+        ("multipart uploads", _multipart),
+    )
+    try:
+        async with destination.client() as client:
+            place = _Place(client, destination, stream)
+            for what, look in looks:
+                finding = await _found(look, place, what)
+                yield finding
+                if finding.level == "error" and look is _reachable:
+                    return
+            yield await _found(lambda place: watermark(place.log), place, "the watermark")
+    except ConfigurationError as error:
+        yield Finding("error", f"destination: {error}")
+
+
+class _Place:
+    def __init__(self, client: S3Client, destination: S3Destination, stream: str) -> None:
+        self.client, self.destination, self.stream = client, destination, stream
+        self.log = CommitLog(client, destination, stream)
+        self.owner = {"Bucket": destination.bucket, **destination.owner_arguments()}
+
+    def key(self) -> str:
+        """A new one, where sweep finds what a check that died has left."""
+        return self.destination.key(self.stream, "_probe", uuid.uuid4().hex)
+
+
+async def _found(look: Callable[[_Place], Awaitable[Finding]], place: _Place, what: str) -> Finding:
+    try:
+        with explained_by(place.destination, place.stream):
+            return await look(place)
+    except ConfigurationError as error:
+        return Finding("error", f"destination: {what}: {error}")
+    except (ClientError, BotoCoreError, OSError, TimeoutError) as error:
+        return Finding("error", f"destination: {what}: {error}", "check endpoint, region and credentials of the block")
+
+
+async def _reachable(place: _Place) -> Finding:
+    await place.client.list_objects_v2(**place.owner, Prefix=place.destination.key(place.stream) + "/", MaxKeys=1)
+    return Finding("ok", f"destination: {place.log.folder} can be listed")
+
+
+async def _writable(place: _Place) -> Finding:
+    key, body = place.key(), b"headrace"
+    arguments = place.destination.object_arguments()
+    await place.client.put_object(Bucket=place.destination.bucket, Key=key, Body=body, **arguments)
+    answer = await place.client.get_object(**place.owner, Key=key)
+    same = await answer["Body"].read() == body
+    await place.client.delete_object(**place.owner, Key=key)
+    if not same:
+        return Finding("error", "destination: an object reads back otherwise than it was written")
+    return Finding("ok", "destination: a test object was written, read and removed")
+
+
+async def _conditional(place: _Place) -> Finding:
+    if place.destination.allow_unconditional_commits:
+        return Finding(
+            "warning",
+            "destination: allow_unconditional_commits is on: two runs of the stream at once may both commit",
+            "switch it off where the store has conditional writes",
+        )
+    await place.log.probe()
+    return Finding("ok", "destination: conditional writes are honoured")
+
+
+async def _multipart(place: _Place) -> Finding:
+    key, arguments = place.key(), place.destination.object_arguments()
+    begun = await place.client.create_multipart_upload(Bucket=place.destination.bucket, Key=key, **arguments)
+    await place.client.abort_multipart_upload(**place.owner, Key=key, UploadId=begun["UploadId"])
+    return Finding("ok", "destination: a multipart upload was begun and aborted")
+
+
+# -- the watermark --------------------------------------------------------------------------------------------------
+
+
+async def watermark(log: CommitLog) -> Finding:
+    """Whether the watermark block and the bucket agree, in the words of the run that would meet it."""
+    try:
+        return await _watermark(log)
+    except PositionLost as error:
+        return Finding("error", f"watermark: {error}")
+
+
+async def _watermark(log: CommitLog) -> Finding:
+    mark, settled = await Watermark.of(log.stream), await state.settled(log)
+    if mark is None:
+        there = settled.sequence
+        told = f"the next run rebuilds it from commit {there}" if there else "the first run makes it"
+        return Finding("warning" if there else "ok", f"watermark: there is no block yet; {told}")
+    if settled.sequence != mark.sequence:
+        return Finding(
+            "warning",
+            f"watermark: the block is at commit {mark.sequence}, the bucket at {settled.sequence}; "
+            "the next run goes on from there",
+        )
+    pending = "; a plan is pending: of a run under way, or of one that died" if mark.pending else ""
+    return Finding("ok", f"watermark: block and bucket agree on commit {mark.sequence}{pending}")

@@ -1,0 +1,161 @@
+"""What the flow tests share: a table with rows of known content, a lake, and a reader of what is committed."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+import pytest
+from prefect_aws import AwsCredentials
+
+from blocks.postgres import Postgres
+from blocks.s3 import S3Destination
+from flows.extract import extract
+from flows.sweep import sweep
+from tasks.commits import Commit, CommitLog
+from tests.servers.faults import FaultProxy
+from tests.servers.postgres import PostgresServer
+from tests.servers.s3 import S3Server
+
+ROWS = 3_000
+
+
+@dataclass
+class Shop:
+    """One stream from a table to a bucket, and what can be asked of both."""
+
+    server: PostgresServer
+    s3: S3Server
+    bucket: str
+    options: dict[str, Any] = field(default_factory=dict)
+    name: str = field(default_factory=lambda: f"t-{secrets.token_hex(4)}")
+
+    async def create(self) -> None:
+        await self.execute(
+            "CREATE TABLE things (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, payload text NOT NULL,"
+            " updated_at timestamptz NOT NULL DEFAULT now() - interval '2 seconds');"
+            "CREATE INDEX ON things (updated_at)"
+        )
+        await self.add(ROWS)
+        await self.execute("ANALYZE things")
+
+    async def execute(self, statement: str, *arguments: object) -> None:
+        connection = await asyncpg.connect(self.server.dsn())
+        try:
+            await connection.execute(statement, *arguments)
+        finally:
+            await connection.close()
+
+    async def add(self, count: int) -> None:
+        # Random text does not compress, so sizes are what they seem.
+        await self.execute(
+            "INSERT INTO things (payload) SELECT string_agg(md5(random()::text), '') FROM generate_series(1, $1) i,"
+            " generate_series(1, 64) GROUP BY i",
+            count,
+        )
+
+    async def ids(self) -> list[int]:
+        connection = await asyncpg.connect(self.server.dsn())
+        try:
+            return [row["id"] for row in await connection.fetch("SELECT id FROM things ORDER BY id")]
+        finally:
+            await connection.close()
+
+    def destination(self, endpoint: str | None = None, **changes: Any) -> S3Destination:
+        return S3Destination(
+            bucket=changes.pop("bucket", self.bucket),
+            prefix="raw",
+            region=self.s3.region,
+            endpoint=endpoint or self.s3.endpoint,
+            credentials=AwsCredentials(
+                aws_access_key_id=changes.pop("access_key", self.s3.access_key),
+                aws_secret_access_key=changes.pop("secret_key", self.s3.secret_key),
+            ),
+            part_size_mb=5,
+            **{**self.options, **changes},
+        )
+
+    def block(self, host: str | None = None, port: int | None = None, **changes: Any) -> Postgres:
+        server = self.server
+        return Postgres(
+            host=host or server.host,
+            port=port or server.port,
+            **{"database": server.database, "user": server.user, "password": server.password, **changes},
+        )
+
+    async def save(self, to: S3Destination | None = None, block: Postgres | None = None) -> dict[str, Any]:
+        """Save both blocks under the stream's name; the parameters of `extract` that use them."""
+        await (to or self.destination()).asave(self.name, overwrite=True)
+        await (block or self.block()).asave(self.name, overwrite=True)
+        source = {"connection": f"postgres/{self.name}", "table": "public.things"}
+        return {"stream": self.name, "source": source, "to": f"s3-destination/{self.name}"}
+
+    async def run(
+        self, mode: str = "full", to: S3Destination | None = None, block: Postgres | None = None, **changes: Any
+    ) -> dict[str, Any]:
+        """One run of `extract`; incremental by id."""
+        parameters = await self.save(to, block)
+        parameters["source"] |= {"cursor": "id"} if mode == "incremental" else {}
+        parameters["source"] |= changes.pop("source", {})
+        outcome: dict[str, Any] = await extract(**parameters, mode=mode, **changes)
+        return outcome
+
+    async def commits(self) -> list[Commit]:
+        async with self.destination().client() as client:
+            log = CommitLog(client, self.destination(), self.name)
+            return [found for number in await log.after(0) if (found := await log.read(number)) is not None]
+
+    async def committed_ids(self, commits: list[Commit] | None = None) -> list[int]:
+        """The ids in all committed files, sorted; duplicates stay."""
+        found: list[int] = []
+        async with self.destination().client() as client:
+            for commit in await self.commits() if commits is None else commits:
+                for entry in commit.entries:
+                    body = await (await client.get_object(Bucket=self.bucket, Key=entry.key))["Body"].read()
+                    assert len(body) == entry.meta.content_length
+                    text = gzip.decompress(body) if entry.key.endswith(".gz") else body
+                    rows = list(csv.reader(io.StringIO(text.decode())))
+                    assert len(rows) - 1 == entry.rows
+                    found += [int(row[0]) for row in rows[1:]]
+        return sorted(found)
+
+    async def assert_sound(self, mode: str) -> None:
+        """Committed files hold the table exactly; a sweep leaves them and nothing else."""
+        for swept in (False, True):
+            commits = await self.commits()
+            for wanted in [commits[-1:]] if mode == "full" else [commits]:
+                assert await self.committed_ids(wanted) == await self.ids()
+            if not swept:
+                await sweep(to=self.destination(), streams=[self.name], older_than="0 seconds", dry_run=False)
+        assert await self.leftovers() == []
+
+    async def leftovers(self) -> list[str]:
+        """Keys of unfinished uploads, and of objects no commit lists."""
+        async with self.destination().client() as client:
+            uploads = (await client.list_multipart_uploads(Bucket=self.bucket)).get("Uploads", [])
+            objects = (await client.list_objects_v2(Bucket=self.bucket)).get("Contents", [])
+        listed = {entry.key for commit in await self.commits() for entry in commit.entries}
+        kept = [found["Key"] for found in objects if "/_commits/" not in found["Key"] and found["Key"] not in listed]
+        return [upload["Key"] for upload in uploads] + kept
+
+
+@pytest.fixture
+async def shop(database: PostgresServer, s3_server: S3Server, bucket: str, prefect_api: str) -> Shop:
+    """A table of `ROWS` rows (6 MB of text that does not compress), and an empty bucket."""
+    assert prefect_api
+    made = Shop(database, s3_server, bucket, {"compression": "none"})
+    await made.create()
+    return made
+
+
+@pytest.fixture
+async def prefect_faults(prefect_api: str) -> AsyncIterator[FaultProxy]:
+    """A proxy in front of the Prefect API."""
+    with FaultProxy(prefect_api.removesuffix("/api")) as proxy:
+        yield proxy

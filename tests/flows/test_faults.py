@@ -1,0 +1,268 @@
+"""One fault at a time: what the run says, and that nothing is lost, doubled or left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from blocks.errors import ConfigurationError, PositionLost
+from blocks.watermark import Watermark
+from flows.extract_all import Stream, extract_all
+from tasks.commits import CommitLog
+from tasks.state import rewind, set_position
+from tests.flows.conftest import Shop
+from tests.servers.faults import FaultProxy, Rule, TcpProxy
+from tests.servers.prefect import PrefectServer
+
+PART = {"method": "PUT", "path": "/data/", "query": "partNumber"}
+COMPLETE = {"method": "POST", "path": "/data/", "query": "uploadId"}
+COMMIT = {"method": "PUT", "path": "/_commits/"}
+
+
+@pytest.mark.parametrize("mode", ["full", "incremental"])
+async def test_two_runs_bring_everything_once(shop: Shop, mode: str) -> None:
+    """A run commits all rows; the next brings what is new (incremental) or all again (full)."""
+    first = await shop.run(mode, partitions=3)
+    await shop.add(20)
+    second = await shop.run(mode, partitions=3)
+    assert (first["sequence"], second["sequence"]) == (1, 2)
+    assert second["rows"] == (20 if mode == "incremental" else first["rows"] + 20)
+    await shop.assert_sound(mode)
+
+
+async def test_nothing_new_commits_nothing(shop: Shop) -> None:
+    """An incremental run without new rows leaves bucket and watermark as they are."""
+    await shop.run("incremental")
+    outcome = await shop.run("incremental")
+    assert (outcome["sequence"], outcome["rows"]) == (None, 0)
+    assert len(await shop.commits()) == 1
+
+
+async def test_an_empty_table_commits_a_header(shop: Shop) -> None:
+    """In mode full an empty table is one object with a header, so that a loader empties its copy."""
+    await shop.execute("TRUNCATE things")
+    outcome = await shop.run("full", partitions=4)
+    (commit,) = await shop.commits()
+    assert outcome["rows"] == 0
+    assert [entry.rows for entry in commit.entries] == [0]
+    assert commit.entries[0].bytes == len(b"id,payload,updated_at\n")
+
+
+S3_FAULTS: dict[str, dict[str, Any]] = {
+    "a part answered 500": {**PART, "status": 500},
+    "a part answered 503": {**PART, "status": 503, "code": "SlowDown", "times": 2},
+    "a part cut off": {**PART, "reset": True},
+    "a part stored, its answer cut off": {**PART, "when": "after", "reset": True},
+    "a slow part": {**PART, "delay": 1.0},
+    "Complete answered 500": {**COMPLETE, "status": 500},
+    "Complete done, its answer cut off": {**COMPLETE, "when": "after", "reset": True},
+    "Complete done, answered 500": {**COMPLETE, "when": "after", "status": 500},
+    "the commit answered 503": {**COMMIT, "status": 503},
+    "the commit done, its answer cut off": {**COMMIT, "when": "after", "reset": True},
+    "the commit done, answered 500": {**COMMIT, "when": "after", "status": 500},
+    "the commit answered 409": {**COMMIT, "status": 409, "code": "ConditionalRequestConflict"},
+}
+
+
+@pytest.mark.parametrize("fault", S3_FAULTS.values(), ids=S3_FAULTS.keys())
+async def test_a_fault_of_the_store_heals_within_the_run(
+    shop: Shop, s3_faults: FaultProxy, fault: dict[str, Any]
+) -> None:
+    """The run commits all the same, once, and recognises its own commit."""
+    rule = s3_faults.add(Rule(**fault))
+    outcome = await shop.run("full", shop.destination(s3_faults.endpoint))
+    assert rule.hits >= 1
+    assert outcome["committed"]
+    assert len(await shop.commits()) == 1
+    await shop.assert_sound("full")
+
+
+async def test_of_two_runs_at_once_one_commits(shop: Shop, s3_faults: FaultProxy) -> None:
+    """A whole second run in front of the first one's commit wins the number; the first discards its objects."""
+    loop, second = asyncio.get_running_loop(), {}
+
+    def rival() -> None:
+        second.update(asyncio.run_coroutine_threadsafe(shop.run("incremental"), loop).result(60))
+
+    slow = shop.destination(s3_faults.endpoint)
+    s3_faults.add(Rule(**COMMIT, call=rival))
+    first = await shop.run("incremental", slow)
+    assert (second["committed"], first["committed"]) == (True, False)
+    assert len(await shop.commits()) == 1
+    assert await shop.leftovers() == []
+    await shop.assert_sound("incremental")
+
+
+async def test_a_store_without_conditional_writes_is_refused(shop: Shop, s3_faults: FaultProxy) -> None:
+    """It is found out before a row is read; the option that allows it says what is lost."""
+    # The gateway signs the header, so what the store ignores is played by answering 200.
+    s3_faults.add(Rule("PUT", "/_probe/", status=200, times=1_000))
+    with pytest.raises(ConfigurationError, match="allow_unconditional_commits"):
+        await shop.run("full", shop.destination(s3_faults.endpoint))
+    assert not [seen for seen in s3_faults.requests if "/data/" in seen.path]
+    allowed = shop.destination(s3_faults.endpoint, allow_unconditional_commits=True)
+    assert (await shop.run("full", allowed))["committed"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"bucket": "no-such-bucket-here"}, "there is no bucket 'no-such-bucket-here'"),
+        ({"secret_key": "wrong"}, "aws_secret_access_key"),
+        ({"access_key": "unknown"}, "aws_access_key_id"),
+        ({"endpoint": "http://127.0.0.1:9"}, "endpoint"),
+    ],
+)
+async def test_a_wrong_destination_says_which_field(shop: Shop, changes: dict[str, str], told: str) -> None:
+    """The field to mend is named, with the stream, and nothing is retried."""
+    begun = time.monotonic()
+    with pytest.raises(ConfigurationError, match=rf"stream {shop.name}.*{told}"):
+        await shop.run("full", shop.destination(**changes))
+    assert time.monotonic() - begun < 15
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"password": "wrong"}, "password"),
+        ({"database": "nowhere"}, "field database"),
+        ({"port": 9}, "host and port"),
+        ({"tls": "verify-full"}, "tls"),
+    ],
+)
+async def test_a_wrong_connection_says_which_field(shop: Shop, changes: dict[str, Any], told: str) -> None:
+    """The block's field to mend is named, within seconds, and no secret is in the message."""
+    begun = time.monotonic()
+    with pytest.raises(ConfigurationError, match=told) as caught:
+        await shop.run("full", block=shop.block(**changes))
+    assert time.monotonic() - begun < 15
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_server_that_does_not_answer_is_given_up(shop: Shop, postgres_wire: TcpProxy) -> None:
+    """A connection that stalls ends with the block's connect_timeout, once."""
+    postgres_wire.stalled = True
+    with pytest.raises(ConfigurationError, match="no answer within 1 s"):
+        await shop.run("full", block=shop.block(port=postgres_wire.port, connect_timeout=1))
+    assert postgres_wire.connections == 1
+
+
+async def test_an_unknown_block_is_named(shop: Shop) -> None:
+    """A connection that is not saved is named, with what there is."""
+    with pytest.raises(ConfigurationError, match="no block 'postgres/nowhere'"):
+        await shop.run("full", source={"connection": "postgres/nowhere"})
+
+
+async def test_a_connection_cut_in_the_middle_heals(shop: Shop, postgres_wire: TcpProxy) -> None:
+    """A COPY that is cut is read again, under the same snapshot or a new plan."""
+    block = shop.block(port=postgres_wire.port, tls="disable")
+    postgres_wire.cut_after(2_000_000)
+    assert (await shop.run("full", block=block))["committed"]
+    await shop.assert_sound("full")
+
+
+async def test_a_server_restart_in_the_middle_heals(shop: Shop, s3_faults: FaultProxy) -> None:
+    """The snapshot is lost with the server: the run plans again."""
+    restarted = Rule(**PART, call=lambda: (shop.server.kill(), shop.server.restart())[0])
+    s3_faults.add(restarted)
+    assert (await shop.run("full", shop.destination(s3_faults.endpoint), partitions=2, parallel=1))["committed"]
+    await shop.assert_sound("full")
+
+
+async def _log(shop: Shop, work: Any) -> Any:
+    async with shop.destination().client() as client:
+        return await work(CommitLog(client, shop.destination(), shop.name))
+
+
+async def test_a_deleted_block_is_rebuilt(shop: Shop) -> None:
+    """The bucket knows the watermark; the next run goes on from there."""
+    await shop.run("incremental")
+    await Watermark.adelete(f"watermark/{shop.name}") if hasattr(Watermark, "adelete") else await _delete(shop.name)
+    await shop.add(5)
+    assert (await shop.run("incremental"))["rows"] == 5
+    await shop.assert_sound("incremental")
+
+
+async def _delete(name: str) -> None:
+    from prefect.client.orchestration import get_client
+
+    async with get_client() as client:
+        document = await client.read_block_document_by_name(name, "watermark")
+        await client.delete_block_document(document.id)
+
+
+async def test_a_block_behind_the_bucket_moves_forward(shop: Shop) -> None:
+    """A run that died between its commit and its block save is made up for."""
+    await shop.run("incremental")
+    old = await Watermark.of(shop.name)
+    await shop.add(5)
+    await shop.run("incremental")
+    assert old is not None
+    await old.put()
+    await shop.add(7)
+    assert (await shop.run("incremental"))["sequence"] == 3
+    await shop.assert_sound("incremental")
+
+
+async def test_a_block_ahead_of_the_bucket_stops_the_run(shop: Shop) -> None:
+    """A commit that is gone is not guessed at: the choices are named, and each of them helps."""
+    await shop.run("incremental")
+    mark = await Watermark.of(shop.name)
+    assert mark is not None
+    mark.sequence = 9
+    await mark.put()
+    with pytest.raises(PositionLost, match=r"(?s)commit 9.*state rebuild.*state set"):
+        await shop.run("incremental")
+    await _log(shop, lambda log: set_position(log, {"cursor": "id", "value": "2990"}, note="by hand"))
+    assert (await shop.run("incremental"))["rows"] == 10
+
+
+async def test_an_edited_block_stops_the_run(shop: Shop) -> None:
+    """A position edited by hand in the UI is not taken silently."""
+    await shop.run("incremental")
+    mark = await Watermark.of(shop.name)
+    assert mark is not None
+    mark.position = {"cursor": "id", "value": "1"}
+    await mark.put()
+    with pytest.raises(PositionLost, match="edited by hand"):
+        await shop.run("incremental")
+
+
+async def test_a_hole_in_the_commits_stops_the_run(shop: Shop) -> None:
+    """A commit that somebody removed is named."""
+    for _ in range(3):
+        await shop.run("incremental")
+        await shop.add(3)
+    await _delete(shop.name)
+    async with shop.destination().client() as client:
+        log = CommitLog(client, shop.destination(), shop.name)
+        await client.delete_object(Bucket=shop.bucket, Key=log.key(2))
+    with pytest.raises(PositionLost, match="commit 2 is missing"):
+        await shop.run("incremental")
+
+
+async def test_rewind_goes_back_by_a_commit(shop: Shop) -> None:
+    """Rows after the commit that was rewound to come again; the log keeps all that happened."""
+    await shop.run("incremental")
+    await shop.add(5)
+    await shop.run("incremental")
+    await _log(shop, lambda log: rewind(log, 1))
+    outcome = await shop.run("incremental")
+    assert (outcome["sequence"], outcome["rows"]) == (4, 5)
+    assert [commit.kind for commit in await shop.commits()] == ["extract", "extract", "set", "extract"]
+
+
+async def test_one_stream_that_fails_does_not_stop_the_others(shop: Shop, prefect_server: PrefectServer) -> None:
+    """extract_all fails at the end, and its message says which stream and why."""
+    assert prefect_server.running
+    parameters = await shop.save()
+    broken = {**parameters, "stream": f"{shop.name}-b", "source": {**parameters["source"], "table": "public.nowhere"}}
+    streams = [Stream.model_validate(broken), Stream.model_validate(parameters)]
+    state = await extract_all(streams=streams, return_state=True)
+    assert state.is_failed()
+    assert f"1 of 2 stream(s) failed: {shop.name}-b" in str(state.message)
+    assert "public.nowhere" in str(state.message)
+    await shop.assert_sound("full")

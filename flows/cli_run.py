@@ -114,7 +114,8 @@ def _report(ended: list[_Ended]) -> None:
     console = Console(highlight=False)
     rows = [outcome for each in ended for outcome in each.outcomes if "stream" in outcome]
     if rows:
-        console.print(_table(rows))
+        # Lines that are cut help nobody who pipes them on.
+        (console if console.is_terminal else Console(highlight=False, width=500)).print(_table(rows))
     for each in ended:
         if each.said and not any("stream" in outcome for outcome in each.outcomes):
             console.print(f"{each.name}: {escape(each.said)}", soft_wrap=True)

@@ -54,7 +54,7 @@ class Project:
             bucket=bucket or self.bucket,
             endpoint=self.s3.endpoint,
             region=self.s3.region,
-            credentials=AwsCredentials(aws_access_key_id=self.s3.access_key, aws_secret_access_key=self.s3.secret_key),  # type: ignore[arg-type]
+            credentials=AwsCredentials(aws_access_key_id=self.s3.access_key, aws_secret_access_key=self.s3.secret_key),
         )
         await destination.asave(self.stream, overwrite=True)
 

@@ -20,7 +20,8 @@ import pytest
 NOBODY = 65534  # the user and group that servers which refuse to run as root are given
 
 # Waits for the end of its stdin, which the kernel closes when the test process ends, however it ends.
-_GUARD = 'cat >/dev/null; kill -KILL -- "-$1" 2>/dev/null; [ -z "$2" ] || rm -rf -- "$2"'
+# (Without `--`: dash, which is Debian's sh, takes it for a process.)
+_GUARD = 'cat >/dev/null; kill -KILL "-$1" 2>/dev/null; [ -z "$2" ] || rm -rf -- "$2"'
 
 
 class ServerUnavailableError(Exception):

@@ -25,6 +25,7 @@ class PrefectServer:
 
     port: int
     home: Path
+    keeps_home: bool = False  # when the tests are killed
     daemon: Daemon | None = dataclasses.field(default=None, repr=False)
 
     @property
@@ -52,6 +53,7 @@ class PrefectServer:
             [sys.executable, "-m", "prefect", "server", "start", "--host=127.0.0.1", f"--port={self.port}"],
             log=self.home / "server.log",
             env={**inherited, **self.environment, **settings},
+            folder=None if self.keeps_home else self.home,
             cwd=self.home,
         )
         self.daemon.wait_until(self._healthy, 120)
@@ -85,7 +87,7 @@ def started(port: int | None = None, home: Path | None = None) -> Iterator[Prefe
     """A server that is stopped at the end; its home too is removed if it was not given."""
     with contextlib.ExitStack() as stack:
         folder = home or stack.enter_context(data_folder("prefect"))
-        server = PrefectServer(port or free_port(), folder)
+        server = PrefectServer(port or free_port(), folder, keeps_home=home is not None)
         stack.callback(server.stop)
         server.start()
         yield server

@@ -113,6 +113,7 @@ class Daemon:
         cwd: Path | None = None,
     ) -> None:
         self.log = log
+        self._gone = False
         self.name = Path(command[0]).name
         with log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -163,11 +164,14 @@ class Daemon:
 
     def kill(self) -> None:
         """SIGKILL the whole process group and wait until the process is gone."""
+        if self._gone:  # and its number may be another's by now
+            return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
         self._guard.kill()
         self._guard.communicate()
+        self._gone = True
 
 
 def run(command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, user: int | None = None) -> str:

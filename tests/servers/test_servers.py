@@ -1,6 +1,7 @@
 """The servers of the tests are what the tests take them for, and the proxies do what they are told."""
 
 import asyncio
+import contextlib
 import io
 import os
 import signal
@@ -10,12 +11,14 @@ import sys
 import urllib.request
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 from aiobotocore.config import AioConfig
 from aiohttp import ClientPayloadError
-from botocore.exceptions import ClientError, ConnectionClosedError, HTTPClientError, ResponseStreamingError
+from blockbuster import BlockingError
+from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError, ResponseStreamingError
 
 from tests.servers import faults, support
 from tests.servers.faults import Call, Delay, FaultProxy, Reset, TcpProxy, Truncate, s3_error, slow_down
@@ -222,7 +225,7 @@ class TestFaultProxy:
         """
         s3_faults.after(Reset(), method="PUT", times=2)
         async with s3_server.through(s3_faults.endpoint).client() as client:
-            with pytest.raises((HTTPClientError, ConnectionClosedError)):
+            with pytest.raises((ConnectionClosedError, EndpointConnectionError)):
                 await client.put_object(Bucket=bucket, Key="k", Body=b"x")
             assert (await client.head_object(Bucket=bucket, Key="k"))["ContentLength"] == 1
         seen = s3_faults.requests(method="PUT")
@@ -232,7 +235,7 @@ class TestFaultProxy:
         """A request that is cut in the middle of its body leaves nothing at the server."""
         s3_faults.before(Reset(body_bytes=100_000), method="PUT", times=2)
         async with s3_server.through(s3_faults.endpoint).client() as client:
-            with pytest.raises((HTTPClientError, ConnectionClosedError)):
+            with pytest.raises((ConnectionClosedError, EndpointConnectionError)):
                 await client.put_object(Bucket=bucket, Key="k", Body=b"x" * 8_000_000)
             assert s3_faults.requests(method="PUT")[0].bytes_in == 100_000
             assert (await client.list_objects_v2(Bucket=bucket))["KeyCount"] == 0
@@ -245,9 +248,9 @@ class TestFaultProxy:
         s3_faults.after(fault, method="GET", path="/k$")
         async with s3_server.through(s3_faults.endpoint).client() as client:
             await client.put_object(Bucket=bucket, Key="k", Body=b"x" * 100_000)
-            answer = await client.get_object(Bucket=bucket, Key="k")
-            with pytest.raises((ClientPayloadError, ResponseStreamingError)):
-                await answer["Body"].read()
+            async with (await client.get_object(Bucket=bucket, Key="k"))["Body"] as body:
+                with pytest.raises((ClientPayloadError, ResponseStreamingError)):
+                    await body.read()
 
     async def test_delay(self, s3_server: S3Server, s3_faults: FaultProxy, bucket: str) -> None:
         """A request is held back as long as the rule says."""
@@ -341,6 +344,38 @@ class TestPrefect:
         prefect_server.restart()
         with urllib.request.urlopen(f"{prefect_server.url}/health") as answer:
             assert answer.status == 200
+
+
+_BLOCKING = """
+import asyncio, pathlib, time
+
+async def sleeps():
+    time.sleep(0)
+
+async def reads():
+    pathlib.Path(__file__).read_bytes()
+
+async def reads_in_a_thread():
+    await asyncio.to_thread(pathlib.Path(__file__).read_bytes)
+"""
+
+
+class TestEventLoopGuard:
+    @pytest.mark.parametrize(
+        ("folder", "function", "raises"),
+        [
+            ("flows", "sleeps", True),
+            ("tasks/extractors", "reads", True),
+            ("blocks", "reads_in_a_thread", False),
+            (".venv/lib/site-packages/library", "sleeps", False),
+        ],
+    )
+    async def test_only_our_own_blocking_fails(self, folder: str, function: str, raises: bool) -> None:
+        """Code in our folders that blocks the event loop itself is caught; threads and libraries may block."""
+        names: dict[str, Any] = {"__file__": __file__}
+        exec(compile(_BLOCKING, str(_ROOT / folder / "made_up.py"), "exec"), names)
+        with pytest.raises(BlockingError) if raises else contextlib.nullcontext():
+            await names[function]()
 
 
 def test_servers_die_with_the_tests(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ demo: .venv/.demo ## PostgreSQL to S3 and back to a proof, in about a minute; le
 test: .venv/.test ## all tests, on real servers
 	@$(BIN)/python -m pytest
 
-soak: .venv/.test ## the same tests, the long way: kill matrix, races
+soak: .venv/.test ## the same tests with HEADRACE_SOAK=1, which the long suites go by
 	@HEADRACE_SOAK=1 $(BIN)/python -m pytest --timeout 7200
 
 lint: .venv/.lint ## style, types, and which package may import which

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
 from prefect import get_run_logger, task
 from pydantic import ValidationError
 
+from blocks.errors import ConfigurationError
+from blocks.s3 import S3Destination
 from blocks.watermark import Watermark
 from tasks import progress, state
 from tasks.extractors.contract import Plan
 from tasks.failures import RETRIES, RETRY_SECONDS, explained_by, may_pass
 from tasks.run import Run, Work
+
+_REACH_SECONDS = 10.0
 
 
 @task(name="plan", task_run_name="plan {run.stream}", persist_result=False, retries=RETRIES,
@@ -17,6 +25,7 @@ from tasks.run import Run, Work
 async def plan(run: Run) -> Work:
     """Bring block and bucket into line, then plan; the plan is noted in the watermark before a row is read."""
     with explained_by(run.destination, run.stream):
+        await _reach(run.destination)
         if not run.destination.allow_unconditional_commits:
             await run.log.probe()
         mark = await state.settle(run.log)
@@ -29,6 +38,23 @@ async def plan(run: Run) -> Work:
             await state.put_pending(mark, fresh, run.log)
         _tell(run, fresh)
         return Work(fresh, mark, resumed=False)
+
+
+async def _reach(destination: S3Destination) -> None:
+    """Find out within seconds that nothing answers at the endpoint: the client's own retries would take a minute."""
+    address = urlsplit(destination.endpoint or "")
+    if not address.hostname or getproxies().get(address.scheme):
+        return
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        async with asyncio.timeout(_REACH_SECONDS):
+            _, writer = await asyncio.open_connection(address.hostname, port)
+    except (OSError, TimeoutError) as error:
+        raise ConfigurationError(
+            f"{destination.endpoint} cannot be reached ({error or f'no answer within {_REACH_SECONDS:g} s'}); "
+            "check the field endpoint of the destination"
+        ) from error
+    writer.close()
 
 
 def _pending(mark: Watermark, run: Run) -> Plan | None:

@@ -131,9 +131,9 @@ async def test_a_store_without_conditional_writes_is_refused(shop: Shop, s3_faul
     ],
 )
 async def test_a_wrong_destination_says_which_field(shop: Shop, changes: dict[str, str], told: str) -> None:
-    """The field to mend is named, with the stream, and nothing is retried."""
+    """The field to mend is named, within seconds, and nothing is retried."""
     begun = time.monotonic()
-    with pytest.raises(ConfigurationError, match=rf"stream {shop.name}.*{told}"):
+    with pytest.raises(ConfigurationError, match=told):
         await shop.run("full", shop.destination(**changes))
     assert time.monotonic() - begun < 15
 

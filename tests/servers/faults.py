@@ -158,9 +158,9 @@ class _Exchange:
                 self._request.bytes_in += len(data)
         head = f"HTTP/1.1 {answer.status} Injected\r\nContent-Type: {answer.content_type}\r\n"
         body = b"" if self._head.method == "HEAD" else answer.body
+        self._request.status, self._request.bytes_out = answer.status, len(body)
         self._writer.write(f"{head}Content-Length: {len(answer.body)}\r\n\r\n".encode() + body)
         await self._writer.drain()
-        self._request.status, self._request.bytes_out = answer.status, len(body)
         return self._head.keeps_alive
 
     async def _forward(self, cut: int | None, rules: list[Rule]) -> bool:
@@ -182,9 +182,9 @@ class _Exchange:
             writer.write(self._head.raw)
             async for data in request_body(self._reader, self._head):
                 room = len(data) if cut is None else max(0, cut - self._request.bytes_in)
+                self._request.bytes_in += len(data[:room])
                 writer.write(data[:room])
                 await writer.drain()
-                self._request.bytes_in += len(data[:room])
                 if room < len(data):
                     raise ConnectionResetError("a rule cuts this request")
             if cut is not None:
@@ -229,18 +229,19 @@ class _Exchange:
         await asyncio.sleep(0.1)
 
     async def _pass(self, head: Head, body: AsyncIterator[bytes]) -> None:
-        self._writer.write(head.raw)
+        # Noted first: the client may look at it, in its thread, as soon as it has the bytes.
         self._request.status = head.status
+        self._writer.write(head.raw)
         async for data in body:
+            self._request.bytes_out += len(data)
             self._writer.write(data)
             await self._writer.drain()
-            self._request.bytes_out += len(data)
         await self._writer.drain()
 
     async def _tunnel(self, head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """A WebSocket, say: whatever comes is handed on until one side ends."""
-        self._writer.write(head.raw)
         self._request.status = head.status
+        self._writer.write(head.raw)
         pumps = [asyncio.create_task(pump(self._reader, writer)), asyncio.create_task(pump(reader, self._writer))]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)

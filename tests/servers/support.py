@@ -19,9 +19,15 @@ import pytest
 
 NOBODY = 65534  # the user and group that servers which refuse to run as root are given
 
-# Waits for the end of its stdin, which the kernel closes when the test process ends, however it ends.
-# (Without `--`: dash, which is Debian's sh, takes it for a process.)
-_GUARD = 'cat >/dev/null; kill -KILL "-$1" 2>/dev/null; [ -z "$2" ] || rm -rf -- "$2"'
+# Waits for the end of its stdin, which the kernel closes when the test process ends, however it ends. No `--` for
+# kill: dash, which is Debian's sh, takes it for a process. PostgreSQL's backends are in groups of their own and
+# write until they notice that the postmaster is gone, so the folder may have to be removed more than once.
+_GUARD = """
+cat >/dev/null
+kill -KILL "-$1" 2>/dev/null
+[ -n "$2" ] || exit
+for try in 1 2 3 4 5 6 7 8; do rm -rf -- "$2" 2>/dev/null; sleep 0.5; [ -e "$2" ] || exit; done
+"""
 
 
 class ServerUnavailableError(Exception):

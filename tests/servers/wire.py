@@ -101,9 +101,9 @@ class TcpProxy(Proxy):
             if self._rate is not None:
                 await asyncio.sleep(len(data) / self._rate)
             room = len(data) if self._cut_at is None else max(0, self._cut_at - self.received)
+            self.received += len(data[:room])
             writer.write(data[:room])
             await writer.drain()
-            self.received += len(data[:room])
             if room < len(data):
                 self._cut_at = None
                 await self._cut()

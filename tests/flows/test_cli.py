@@ -301,6 +301,8 @@ async def test_discovered_deployments_are_valid(project: Project) -> None:
     assert {entry["name"] for entry in entries} == {"orders", "odd-names"}
     for entry in entries:
         entry["parameters"]["to"] = f"s3-destination/{project.stream}"
+        # Another test may have left a watermark of the name that is proposed.
+        entry["parameters"]["stream"] = f"{project.stream}-{entry['name']}"
     project.file.write_text(yaml.safe_dump({"deployments": entries}))
     for name in ("orders", "odd-names"):
         planned = await in_project(project, "plan", name)

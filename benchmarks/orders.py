@@ -39,14 +39,15 @@ SELECT
         WHEN 1 THEN ''
         WHEN 2 THEN 'Leave it with "Mr. Smith", the porter, ' || hash || '; ring twice, please.'
         WHEN 3 THEN E'two\\nlines ' || hash || E'\\nand a third, for the courier: behind the house'
-        WHEN 4 THEN 'größer, schöner – 日本語 😀 ' || hash
+        WHEN 4 THEN 'größer, schöner → 日本語 😀 ' || hash
         ELSE 'plain words about order ' || i || ' with nothing to quote in them at all ' || hash || hash
     END,
     i % 3 = 0,
     CASE WHEN i % 17 = 0 THEN NULL ELSE date '2020-01-01' + (i % 1800)::integer END,
     timestamp '2024-01-01' + (i % 31536000) * interval '1 second' + (i % 1000) * interval '1 millisecond',
     CASE WHEN i % 19 = 0 THEN NULL
-         ELSE jsonb_build_object('channel', 'web', 'items', i % 9, 'tags', jsonb_build_array('a', 'b,c'), 'ref', left(hash, 12))
+         ELSE jsonb_build_object(
+             'channel', 'web', 'items', i % 9, 'tags', jsonb_build_array('a', 'b,c'), 'ref', left(hash, 12))
     END,
     hash::uuid
 FROM (SELECT i, md5(i::text) AS hash FROM generate_series({first}::bigint, {last}) AS i) AS numbered

@@ -34,7 +34,7 @@ def svg(report: Report, references: Sequence[str]) -> str:
     right = LABELS + PANEL + GAP
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 34}" role="img"'
-        f' font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif" font-size="13" fill="{TEXT}">',
+        f' font-family="system-ui, -apple-system, Segoe UI, Helvetica, sans-serif" font-size="13" fill="{TEXT}">',
         f"<title>{escape(report.title)}</title>",
         f'<text x="0" y="22" font-size="17" font-weight="600">{escape(report.title)}</text>',
         f'<text x="{LABELS}" y="54" font-weight="600">rows per second, thousands</text>',

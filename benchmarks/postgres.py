@@ -48,7 +48,10 @@ TWO, GZIP, ZSTD = "headrace, 2 partitions", "headrace, gzip", "headrace, zstd"
 DLT, INGESTR, SLING, BOOK = "dlt + ConnectorX", "ingestr", "sling", "by the book"
 
 # The dialect of headrace spells booleans out; all else of `orders` is what COPY writes by itself.
-DIALECT = "SELECT id, customer_id, status, email, total, weight, note, paid::text, order_date, updated_at, attrs, uid FROM orders"
+DIALECT = (
+    "SELECT id, customer_id, status, email, total, weight, note, paid::text, order_date, updated_at, attrs, uid"
+    " FROM orders"
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def stored_sizes(sink: str, prefix: str) -> list[int]:
 
 def copied_size(server: Server, select: str, options: str) -> int:
     """Bytes that psql writes for a query."""
-    return int(server.ask(f"\\copy ({select}) TO PROGRAM 'wc -c >&2' (FORMAT csv{options})") or 0)
+    return int(server.ask(f"\\copy ({select}) TO PROGRAM 'wc -c' (FORMAT csv{options})"))
 
 
 # -- contenders ----------------------------------------------------------------------------------------------------

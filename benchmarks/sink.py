@@ -1,8 +1,8 @@
-"""A cheap S3 endpoint: keeps small objects, counts large ones and throws their bytes away, so that the client is measured.
+"""A cheap S3 endpoint: keeps small objects, counts large ones and throws their bytes away.
 
-`python -m benchmarks.sink` prints the port it listens on. One thread per connection. Bodies of parts are dropped inside
-the kernel (MSG_TRUNC, tcp(7)) without ever being copied. What a multipart upload leaves is its size, so HEAD and LIST tell
-the truth and GET answers 501. Signatures are not checked: it listens on the loopback device only.
+`python -m benchmarks.sink` prints the port it listens on. One thread per connection. Bodies of parts are
+dropped inside the kernel (MSG_TRUNC, tcp(7)) without ever being copied. What a multipart upload leaves is its size, so
+HEAD and LIST tell the truth and GET answers 501. Signatures are not checked: it listens on the loopback device only.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""The way the books show it: fetch all rows, write them with the csv module, upload the file. Prints what it did as JSON.
+"""The way the books show it: fetch all rows, write them with the csv module, upload the file. Prints JSON.
 
 A program of its own virtual environment, run by path; nothing of the project is imported.
 """

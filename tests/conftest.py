@@ -5,6 +5,7 @@ A server that can't be had on this machine skips the test and says how to get it
 
 import atexit
 import os
+import secrets
 import shutil
 import sys
 import sysconfig
@@ -18,7 +19,7 @@ from tests.servers.support import free_port
 
 # Prefect reads its settings when it is imported: they point at the test server before it is there, so that no
 # test can ever write to the server, or read the profile, of the person who runs the tests.
-_PREFECT = PrefectServer(free_port(), Path(tempfile.mkdtemp(prefix="headrace-prefect-")))
+_PREFECT = PrefectServer(free_port(), Path(tempfile.gettempdir(), f"headrace-prefect-{secrets.token_hex(6)}"))
 atexit.register(shutil.rmtree, _PREFECT.home, ignore_errors=True)
 for _name in [name for name in os.environ if name.startswith("PREFECT_")]:
     del os.environ[_name]

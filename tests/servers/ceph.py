@@ -64,6 +64,9 @@ osd_memory_target = 939524096
 rgw_frontends = beast endpoint=127.0.0.1:{port}
 rgw_enable_apis = s3, admin
 rgw_dynamic_resharding = false
+# what is deleted gives its disk back within minutes, not hours
+rgw_gc_obj_min_wait = 60
+rgw_gc_processor_period = 60
 rgw_thread_pool_size = 64
 """
 

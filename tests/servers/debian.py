@@ -37,17 +37,22 @@ def unpacked(name: str, packages: Sequence[str], *, without: Sequence[str] = ())
 
 def _download(folder: Path, packages: Sequence[str]) -> None:
     if not shutil.which("apt-get") or not shutil.which("dpkg"):
-        raise ServerUnavailableError(f"{' '.join(packages)} come from Debian packages, and this machine has no apt-get")
+        raise ServerUnavailableError(
+            "Ceph is unpacked from Debian packages, and this machine has no apt-get: set TEST_S3_ENDPOINT, "
+            "TEST_S3_ACCESS_KEY and TEST_S3_SECRET_KEY to an S3 server that has conditional writes"
+        )
     say(f"\ndownloading {' '.join(packages)} from Debian, once, into {folder}")
     debs = folder / "debs"
     (debs / "partial").mkdir(parents=True, exist_ok=True)
-    options = _apt_options(cache_folder("apt"))
     try:
-        run(["apt-get", *options, "update", "-q"])
-        install = ["install", "-y", "-q", "--no-install-recommends", "--download-only"]
-        run(["apt-get", *options, "-o", f"Dir::Cache::archives={debs}", *install, *packages])
+        with locked(cache_folder("apt") / ".lock"):
+            options = _apt_options(cache_folder("apt"))
+            run(["apt-get", *options, "update", "-q"])
+            install = ["install", "-y", "-q", "--no-install-recommends", "--download-only"]
+            run(["apt-get", *options, "-o", f"Dir::Cache::archives={debs}", *install, *packages])
     except RuntimeError as error:
-        raise ServerUnavailableError(f"Debian's {' '.join(packages)} can't be downloaded: {error}") from error
+        reason = f"Debian's {' '.join(packages)} can't be downloaded; set TEST_S3_ENDPOINT to a server of your own"
+        raise ServerUnavailableError(f"{reason}: {error}") from error
 
 
 def _apt_options(folder: Path) -> list[str]:
@@ -70,13 +75,15 @@ def _apt_options(folder: Path) -> list[str]:
 
 
 def _mirror() -> str:
-    """The Debian mirror this machine is set up with, else Debian's own."""
+    """The Debian mirror of TEST_DEBIAN_MIRROR, else the one this machine is set up with."""
+    if given := os.environ.get("TEST_DEBIAN_MIRROR"):
+        return given
     files = [*Path("/etc/apt").glob("*.list"), *Path("/etc/apt").glob("sources.list.d/*")]
     for file in files:
         found = re.search(r"^(?:deb|URIs:).*?(https?://\S+/debian)/?(?:\s|$)", file.read_text(), re.MULTILINE)
         if found:
             return found[1]
-    return "http://deb.debian.org/debian"
+    raise ServerUnavailableError("no Debian mirror in /etc/apt: set TEST_DEBIAN_MIRROR to the URL of one")
 
 
 def _keyring(folder: Path) -> Path:

@@ -43,6 +43,7 @@ class PrefectServer:
         return {**self.environment, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
 
     def start(self) -> None:
+        self.home.mkdir(mode=0o700, exist_ok=True)
         settings = {
             "PREFECT_SERVER_UI_ENABLED": "false",
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",

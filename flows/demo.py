@@ -10,20 +10,19 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
-import subprocess
 import sys
 import time
-from types import FrameType
 from typing import NoReturn
 
 from rich.console import Console
+from rich.markup import escape
 
 from flows.demo_servers import (
     DemoError,
     Postgres,
     Servers,
+    Signals,
     answers,
-    end,
     find_programs,
     open_servers,
     start_prefect,
@@ -42,35 +41,23 @@ def main() -> NoReturn:
     ``HEADRACE_DEMO_SCALE`` (default 1: 1.2 million rows) makes it smaller or larger.
     """
     console = Console(highlight=False)
-    received: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupted_by(received))
+    signals = Signals()
     try:
-        code = _demo(console)
+        code = _demo(console, signals)
     except DemoError as error:
-        console.print(f"\n[bold red]The demo cannot go on.[/] {error}", soft_wrap=True)
+        console.print("\n[bold red]The demo cannot go on.[/]", escape(str(error)), soft_wrap=True)
         code = 1
     except KeyboardInterrupt:
         console.show_cursor()
         console.print("\nInterrupted. The servers are stopped and their folder is removed.")
-        code = 128 + received[0]
+        code = 128 + (signals.received or signal.SIGINT)
     sys.exit(code)
 
 
-def _interrupted_by(received: list[int]) -> signal._HANDLER:
-    def handler(number: int, _: FrameType | None) -> None:
-        # Once: the clean-up is not to be interrupted.
-        if not received:
-            received.append(number)
-            raise KeyboardInterrupt
-
-    return handler
-
-
-def _demo(console: Console) -> int:
+def _demo(console: Console, signals: Signals) -> int:
     _check()
     started = time.monotonic()
-    with open_servers() as servers:
+    with open_servers(signals) as servers:
         with console.status("Starting PostgreSQL, an S3 server and Prefect …"):
             environment = _environment(servers)
             environment["PREFECT_API_URL"] = start_prefect(servers, environment)
@@ -87,7 +74,7 @@ def _demo(console: Console) -> int:
             "DEMO_POSTGRES_VERSION": postgres.version,
             "DEMO_STARTED": str(started),
         }
-        return _tell(servers, environment)
+        return 1 if servers.run([sys.executable, "-m", "flows.demo_story"], environment) else 0
 
 
 def _check() -> None:
@@ -118,24 +105,6 @@ def _environment(servers: Servers) -> dict[str, str]:
         "AWS_EC2_METADATA_DISABLED": "true",
         "DEMO_FOLDER": str(home),
     }
-
-
-def _tell(servers: Servers, environment: dict[str, str]) -> int:
-    """The story's exit code. In a session of its own, so that a Ctrl-C reaches this process alone."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows.demo_story"], stdin=subprocess.DEVNULL, env=environment, start_new_session=True
-    )
-    servers.watch(process)
-    try:
-        while process.poll() is None:
-            servers.check()
-            time.sleep(0.1)
-        return 1 if process.returncode else 0
-    finally:
-        # All it could clean up goes away with the servers.
-        if process.poll() is None:
-            process.kill()
-        end(process, seconds=5)
 
 
 if __name__ == "__main__":

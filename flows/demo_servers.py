@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 # Reads process ids until its stdin ends, which the kernel sees to when the demo dies, even by SIGKILL. SIGTERM first:
@@ -48,11 +49,41 @@ class DemoError(Exception):
     """The demo cannot go on; the message says why, and what to do."""
 
 
+class Signals:
+    """Turns the first signal that asks to end into a KeyboardInterrupt, at a moment when nothing is half done."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._held = False
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        # Only the first: the clean-up it sets off is not to be interrupted.
+        if self.received is None:
+            self.received = number
+            if not self._held:
+                raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Put off until the end what is received within."""
+        before = self.received
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self.received != before:
+            raise KeyboardInterrupt
+
+
 class Servers:
     """The processes of one demo and the folder they share. Used through `open_servers`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, signals: Signals) -> None:
         self.folder = folder
+        self._signals = signals
         self._running: list[tuple[str, subprocess.Popen[bytes], Path]] = []
         self._guard = subprocess.Popen(  # noqa: S603
             ["/bin/sh", "-c", _GUARD, "guard", str(folder)],
@@ -66,7 +97,7 @@ class Servers:
     ) -> None:
         """Start a server in a session of its own, where a Ctrl-C of the terminal does not reach it."""
         log = self.folder / f"{name}.log"
-        with log.open("wb") as output:
+        with self._signals.held(), log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603
                 [str(word) for word in command],
                 stdin=subprocess.DEVNULL,
@@ -77,11 +108,30 @@ class Servers:
                 start_new_session=True,
                 **_as_user(user),
             )
-        self._running.append((name, process, log))
-        self.watch(process)
+            self._running.append((name, process, log))
+            self._watch(process)
 
-    def watch(self, process: subprocess.Popen[bytes]) -> None:
-        """Have a process (the leader of its session) ended too, should this one be killed."""
+    def run(self, command: Sequence[str], environment: dict[str, str]) -> int:
+        """Run a program that talks to the servers and to the terminal; its exit code, negative for a signal.
+
+        In a session of its own as well: a Ctrl-C reaches this process alone, which then kills the program. All that it
+        could have cleaned up goes away with the servers.
+        """
+        with self._signals.held():
+            process = subprocess.Popen(  # noqa: S603
+                command, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+            )
+            self._watch(process)
+        try:
+            while process.poll() is None:
+                self.check()
+                time.sleep(0.1)
+            return process.returncode
+        finally:
+            end(process, seconds=0)
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        """Have the guard end a process (the leader of its session) should this one be killed."""
         if self._guard.stdin is None:
             raise AssertionError("the guard was started with a pipe")
         self._guard.stdin.write(f"{process.pid}\n".encode())
@@ -114,13 +164,15 @@ class Servers:
 
 
 @contextlib.contextmanager
-def open_servers() -> Iterator[Servers]:
+def open_servers(signals: Signals) -> Iterator[Servers]:
     """A private folder and, in the end, nothing."""
-    servers = Servers(Path(tempfile.mkdtemp(prefix="headrace-demo-")))
+    with signals.held():
+        servers = Servers(Path(tempfile.mkdtemp(prefix="headrace-demo-")), signals)
     try:
         yield servers
     finally:
-        servers.stop()
+        with signals.held():
+            servers.stop()
 
 
 def end(process: subprocess.Popen[bytes], seconds: float) -> None:

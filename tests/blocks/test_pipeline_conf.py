@@ -197,7 +197,7 @@ def test_mistakes_are_named(conf: Conf, text: str, parts: list[str]) -> None:
 
 def test_all_mistakes_are_told_at_once_and_nothing_is_saved(conf: Conf) -> None:
     """One run tells every mistake of every section, and a good section is not saved beside bad ones."""
-    error = conf.fails(SHOP + "[postgres:other]\nhots = h\nprot = 1\n[mysql:x]\n")
+    error = conf.fails(SHOP + "[postgres:other]\nhots = h\nprot = 1\n[oracle:x]\n")
     assert len(error.splitlines()) == 3
     error = conf.fails(SHOP + "[postgres:other]\nhost = h\nport = x\n[s3-destination:x]\n")
     assert len(error.splitlines()) == 4

@@ -44,6 +44,8 @@ class Packets:
         self.rows = 0
         self.warnings = 0
         self.done = False
+        self.discarding = False
+        """Rows are counted and thrown away."""
 
     def feed(self, data: bytearray, size: int) -> tuple[bytes, int]:
         """CSV records of the packets in ``data[:size]``, and how many bytes were used up.
@@ -74,7 +76,8 @@ class Packets:
             block: Bytes = np.frombuffer(data, np.uint8, end - start, start)
             places = np.array(heads, np.int64) - start
             self._in_sequence(block[places + 3])
-            out.append(self._records.block(block, places))
+            if not self.discarding:
+                out.append(self._records.block(block, places))
             self.rows += len(heads)
         if size - end < 4:
             return end - start
@@ -119,7 +122,8 @@ class Packets:
         assert self._large is not None  # noqa: S101 - the caller looked
         if self._missing:
             piece = data[: self._missing]
-            self._large += piece
+            if not self.discarding:
+                self._large += piece
             self._missing -= len(piece)
             if self._missing or self._goes_on:
                 return len(piece)
@@ -137,6 +141,8 @@ class Packets:
     def _gathered(self) -> bytes:
         payload, self._large = self._large, None
         self.rows += 1
+        if self.discarding:
+            return b""
         return self._records.record(fields(bytes(payload or b""), self._records.columns))
 
 

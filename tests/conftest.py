@@ -30,7 +30,7 @@ from contextlib import contextmanager  # noqa: E402
 import pytest  # noqa: E402
 from blockbuster import BlockBuster  # noqa: E402
 
-from tests.servers import faults, postgres, s3  # noqa: E402
+from tests.servers import faults, mysql, postgres, s3  # noqa: E402
 from tests.servers.support import ServerUnavailableError, unavailable  # noqa: E402
 
 _started: dict[str, str] = {}  # the servers of this run and their versions, for the summary
@@ -81,6 +81,42 @@ async def database(postgres_server: postgres.PostgresServer) -> AsyncIterator[po
 def postgres_wire(database: postgres.PostgresServer) -> Iterator[faults.TcpProxy]:
     """A proxy in front of this test's database that can cut, stall and slow down its connections."""
     with faults.TcpProxy(database.host, database.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def mysql_server() -> Iterator[mysql.MySQLServer]:
+    """One MySQL for the whole run."""
+    with _or_skip(), mysql.started("MySQL") as server:
+        _started["MySQL"] = server.version
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[mysql.MySQLServer]:
+    """One MariaDB for the whole run."""
+    with _or_skip(), mysql.started("MariaDB") as server:
+        _started["MariaDB"] = server.version
+        yield server
+
+
+@pytest.fixture(params=["mysql", "mariadb"])
+async def mysql_database(request: pytest.FixtureRequest) -> AsyncIterator[mysql.MySQLServer]:
+    """An empty database of this test's own, once on MySQL and once on MariaDB."""
+    server: mysql.MySQLServer = request.getfixturevalue(f"{request.param}_server")
+    if not server.running:  # an earlier test killed it
+        server.restart()
+    created = await server.create_database()
+    yield created
+    if not created.running:
+        created.restart()
+    await created.drop()
+
+
+@pytest.fixture
+def mysql_wire(mysql_database: mysql.MySQLServer) -> Iterator[faults.TcpProxy]:
+    """A proxy in front of this test's database that can cut, stall and slow down its connections."""
+    with faults.TcpProxy(mysql_database.host, mysql_database.port) as proxy:
         yield proxy
 
 

@@ -16,6 +16,7 @@ from tests.servers.support import Daemon, accepts_connections, data_folder, free
 
 _PACKAGES = ("radosgw", "ceph-mon", "ceph-osd", "ceph-base")
 _NOT_NEEDED = ("libllvm", "systemd_", "locales")
+_INSTEAD = "set TEST_S3_ENDPOINT, TEST_S3_ACCESS_KEY and TEST_S3_SECRET_KEY to an S3 server that has conditional writes"
 
 _CONFIGURATION = """
 [global]
@@ -77,7 +78,7 @@ class Gateway:
     """A running gateway on `port`, and the means to add users to it."""
 
     def __init__(self, folder: Path) -> None:
-        root = unpacked("ceph", _PACKAGES, without=_NOT_NEEDED)
+        root = unpacked("ceph", _PACKAGES, without=_NOT_NEEDED, instead=_INSTEAD)
         self.port = free_port()
         self._folder = folder
         self._root = root

@@ -16,16 +16,17 @@ _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _SUITES = ("sid", "trixie")  # what sid lacks for a moment, the stable release has
 
 
-def unpacked(name: str, packages: Sequence[str], *, without: Sequence[str] = ()) -> Path:
+def unpacked(name: str, packages: Sequence[str], *, without: Sequence[str] = (), instead: str) -> Path:
     """The folder that `packages` and all they depend on are unpacked in, downloaded at the first call.
 
-    `without` names the beginnings of package files that are not needed, to save disk.
+    `without` names the beginnings of package files that are not needed, to save disk; `instead` is what a person can
+    do on a machine where this does not work.
     """
     folder = cache_folder(name)
     root = folder / "root"
     with locked(folder / ".lock"):
         if not (folder / "complete").exists():
-            _download(folder, packages)
+            _download(folder, packages, instead)
             shutil.rmtree(root, ignore_errors=True)
             for package in sorted((folder / "debs").glob("*.deb")):
                 if not package.name.startswith(tuple(without)):
@@ -35,12 +36,10 @@ def unpacked(name: str, packages: Sequence[str], *, without: Sequence[str] = ())
     return root
 
 
-def _download(folder: Path, packages: Sequence[str]) -> None:
+def _download(folder: Path, packages: Sequence[str], instead: str) -> None:
     if not shutil.which("apt-get") or not shutil.which("dpkg"):
-        raise ServerUnavailableError(
-            "Ceph is unpacked from Debian packages, and this machine has no apt-get: set TEST_S3_ENDPOINT, "
-            "TEST_S3_ACCESS_KEY and TEST_S3_SECRET_KEY to an S3 server that has conditional writes"
-        )
+        wanted = " ".join(packages)
+        raise ServerUnavailableError(f"{wanted} is unpacked from Debian's, and this machine has no apt-get: {instead}")
     say(f"\ndownloading {' '.join(packages)} from Debian, once, into {folder}")
     debs = folder / "debs"
     (debs / "partial").mkdir(parents=True, exist_ok=True)
@@ -51,8 +50,8 @@ def _download(folder: Path, packages: Sequence[str]) -> None:
             install = ["install", "-y", "-q", "--no-install-recommends", "--download-only"]
             run(["apt-get", *options, "-o", f"Dir::Cache::archives={debs}", *install, *packages])
     except RuntimeError as error:
-        reason = f"Debian's {' '.join(packages)} can't be downloaded; set TEST_S3_ENDPOINT to a server of your own"
-        raise ServerUnavailableError(f"{reason}: {error}") from error
+        reason = f"Debian's {' '.join(packages)} can't be downloaded"
+        raise ServerUnavailableError(f"{reason}; {instead}: {error}") from error
 
 
 def _apt_options(folder: Path) -> list[str]:

@@ -180,19 +180,26 @@ class Daemon:
         self._gone = True
 
 
-def run(command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, user: int | None = None) -> str:
+def run(
+    command: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    user: int | None = None,
+    stdin: str | Path = os.devnull,
+) -> str:
     """Run a program to its end, and return what it printed; a failure carries its output."""
-    done = subprocess.run(
-        [str(word) for word in command],
-        env=env,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        user=user,
-        group=user,
-        extra_groups=[] if user is not None else None,
-    )
+    with Path(stdin).open("rb") as given:
+        done = subprocess.run(
+            [str(word) for word in command],
+            env=env,
+            stdin=given,
+            capture_output=True,
+            text=True,
+            check=False,
+            user=user,
+            group=user,
+            extra_groups=[] if user is not None else None,
+        )
     if done.returncode:
         raise RuntimeError(f"{command[0]} ended with {done.returncode}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
     return done.stdout

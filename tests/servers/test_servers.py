@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import aiomysql
 import asyncpg
 import pytest
 from aiobotocore.config import AioConfig
@@ -22,6 +23,7 @@ from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConn
 
 from tests.servers import faults, support
 from tests.servers.faults import Call, Delay, FaultProxy, Reset, TcpProxy, Truncate, s3_error, slow_down
+from tests.servers.mysql import MySQLServer
 from tests.servers.postgres import CERTIFIED_USER, PostgresServer
 from tests.servers.prefect import PrefectServer
 from tests.servers.s3 import S3Server
@@ -90,6 +92,78 @@ class TestPostgres:
         await query(database, "INSERT INTO t VALUES (1)")
         changes = "pg_logical_slot_get_binary_changes('s', NULL, NULL, 'proto_version', '1', 'publication_names', 'p')"
         assert await query(database, f"SELECT count(*) FROM {changes} WHERE get_byte(data, 0) = ascii('I')") == 1
+
+
+class TestMySQL:
+    async def test_flavour_and_version(self, mysql_database: MySQLServer) -> None:
+        """The server is of the kind and the version the summary names."""
+        told = await mysql_database.fetch_value("SELECT version()")
+        assert ("MariaDB" in told) == mysql_database.is_mariadb
+        assert mysql_database.instance is None or told.startswith(mysql_database.version)
+
+    async def test_binlog_has_whole_rows_and_gtids(self, mysql_database: MySQLServer) -> None:
+        """Every change goes into the binary log as a whole row with its column names, under a GTID."""
+        for variable, value in {"log_bin": 1, "binlog_format": "ROW", "binlog_row_image": "FULL"}.items():
+            assert await mysql_database.fetch_value(f"SELECT @@GLOBAL.{variable}") == value
+        assert await mysql_database.fetch_value("SELECT @@GLOBAL.binlog_row_metadata") == "FULL"
+        gtid = "gtid_binlog_pos" if mysql_database.is_mariadb else "gtid_executed"
+        before = await mysql_database.fetch_value(f"SELECT @@GLOBAL.{gtid}")
+        await mysql_database.execute("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+        assert await mysql_database.fetch_value(f"SELECT @@GLOBAL.{gtid}") not in ("", before)
+
+    async def test_tls_is_verified(self, mysql_database: MySQLServer) -> None:
+        """The server's certificate is valid for its address, and for nobody who does not trust its authority."""
+        async with aiomysql.connect(**mysql_database.arguments(tls=True)) as connection, connection.cursor() as cursor:
+            await cursor.execute("SHOW STATUS LIKE 'Ssl_version'")
+            assert (await cursor.fetchone())[1].startswith("TLS")
+        with pytest.raises(aiomysql.OperationalError) as caught:
+            await aiomysql.connect(**mysql_database.arguments() | {"ssl": ssl.create_default_context()})
+        assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
+
+    async def test_wrong_password_is_rejected(self, mysql_database: MySQLServer) -> None:
+        """Passwords are checked, without TLS too."""
+        with pytest.raises(aiomysql.OperationalError, match="Access denied"):
+            await aiomysql.connect(**mysql_database.arguments() | {"password": "wrong"})
+
+    async def test_limited_account(self, mysql_database: MySQLServer) -> None:
+        """An account may do what it was granted, no more, and goes with the database."""
+        await mysql_database.execute("CREATE TABLE t (id int)")
+        user = await mysql_database.create_user("SELECT ON {database}.t")
+        assert await user.fetch("SELECT * FROM t") == []
+        with pytest.raises(aiomysql.OperationalError, match="denied"):
+            await user.execute("INSERT INTO t VALUES (1)")
+
+    async def test_certificate_can_be_asked_for(self, mysql_database: MySQLServer) -> None:
+        """An account that requires a certificate is let in with the client's, and not without."""
+        user = await mysql_database.create_user(require="X509")
+        arguments = user.arguments(tls=True) | {"db": None}
+        with pytest.raises(aiomysql.OperationalError, match="Access denied"):
+            await aiomysql.connect(**arguments)
+        arguments["ssl"].load_cert_chain(str(user.client_certificate), str(user.client_key))
+        async with aiomysql.connect(**arguments):
+            pass
+
+    async def test_killed_server_comes_back_with_what_was_committed(self, mysql_database: MySQLServer) -> None:
+        """After SIGKILL and a restart on the same port, what was committed is there and nothing else."""
+        await mysql_database.execute("CREATE TABLE t (id int) ENGINE=InnoDB", "INSERT INTO t VALUES (1)")
+        connection = await aiomysql.connect(**mysql_database.arguments())
+        async with connection.cursor() as cursor:
+            await cursor.execute("BEGIN")
+            await cursor.execute("INSERT INTO t VALUES (2)")
+            mysql_database.kill()
+            with pytest.raises(aiomysql.OperationalError, match="Lost connection"):
+                await cursor.execute("SELECT * FROM t")
+        connection.close()
+        mysql_database.restart()
+        assert await mysql_database.fetch("SELECT id FROM t") == [(1,)]
+
+    async def test_connections_are_cut(self, mysql_database: MySQLServer, mysql_wire: TcpProxy) -> None:
+        """A result whose connection is reset after a megabyte is an error."""
+        through = mysql_database.through(mysql_wire.port).arguments()
+        async with aiomysql.connect(**through) as connection, connection.cursor() as cursor:
+            mysql_wire.cut_after(1 << 20)
+            with pytest.raises(aiomysql.OperationalError, match="Lost connection"):
+                await cursor.execute("SELECT repeat('x', 10000000)")
 
 
 class TestS3:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import aiomysql
 
 from blocks.errors import ConfigurationError
 from blocks.s3 import CsvDialect
+from tasks.extractors import columns
 from tasks.extractors.contract import Column
 from tasks.extractors.mysql.forms import Form
 from tasks.extractors.mysql.literals import text
@@ -89,11 +90,17 @@ class Relation:
     rows: int = 0
     bytes: int = 0
     """What the server's statistics say."""
-    where: str = field(default="", kw_only=True)
+    where: str = ""
 
     @property
     def is_table(self) -> bool:
         return self.engine is not None
+
+    def field(self, name: str, purpose: str) -> Field:
+        return columns.named(self.fields, name, purpose)
+
+    def chosen(self, names: tuple[str, ...]) -> tuple[Field, ...]:
+        return columns.chosen(self.fields, names)
 
 
 @dataclass(frozen=True)
@@ -201,13 +208,13 @@ async def query(session: Session, statement: str, key: tuple[str, ...], writing:
     """A query of the user's; the server's own message when it does not parse."""
     origin = f"(\n{statement}\n) AS t"
     try:
-        _, columns = await session.described(f"SELECT * FROM {origin} LIMIT 0")
+        _, told = await session.described(f"SELECT * FROM {origin} LIMIT 0")
     except aiomysql.MySQLError as error:
         raise explained(error, "field query: the server refuses it", statement) from error
-    names = [name for name, _, _ in columns]
+    names = [name for name, _, _ in told]
     charsets = await _charsets(session, statement, names)
     fields = []
-    for (name, code, length), charset in zip(columns, charsets, strict=True):
+    for (name, code, length), charset in zip(told, charsets, strict=True):
         kind = _TYPE_CODES.get(code, "text")
         if charset == "binary":
             kind = _AS_BYTES.get(kind, kind)

@@ -10,6 +10,7 @@ import asyncpg
 
 from blocks.errors import ConfigurationError
 from blocks.s3 import CsvDialect
+from tasks.extractors import columns
 from tasks.extractors.contract import Column
 from tasks.extractors.postgres.sql import Connection, explained, identifier, name_parts, qualified
 
@@ -79,29 +80,10 @@ class Relation:
     """All columns, in the source's order."""
 
     def field(self, name: str, purpose: str) -> Field:
-        found = next((field for field in self.fields if field.column.name == name), None)
-        if found is None:
-            raise ConfigurationError(f"{purpose}: {_no_such(name, [field.column.name for field in self.fields])}")
-        return found
+        return columns.named(self.fields, name, purpose)
 
-    def chosen(self, columns: tuple[str, ...]) -> tuple[Field, ...]:
-        """The fields a run writes: those named, in that order, or all but those named with a leading ``-``."""
-        dropped = {name[1:] for name in columns if name.startswith("-")}
-        wanted = [name for name in columns if not name.startswith("-")]
-        for name in (*wanted, *sorted(dropped)):
-            self.field(name, "field columns")
-        named = [self.field(name, "field columns") for name in wanted] if wanted else list(self.fields)
-        kept = tuple(field for field in named if field.column.name not in dropped)
-        if not kept:
-            raise ConfigurationError("field columns: every column is left out; leave at least one")
-        return kept
-
-
-def _no_such(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name.lower(), [known.lower() for known in names], n=3, cutoff=0.5)
-    near = [known for known in names if known.lower() in close]
-    hint = f"did you mean {', '.join(near)}?" if near else f"there are: {', '.join(names[:30])}"
-    return f"there is no column {name!r}; {hint}"
+    def chosen(self, names: tuple[str, ...]) -> tuple[Field, ...]:
+        return columns.chosen(self.fields, names)
 
 
 async def table(connection: Connection, name: str, where: str, dialect: CsvDialect) -> Relation:

@@ -8,18 +8,15 @@ from typing import Any
 import asyncpg
 from pydantic import JsonValue
 
-from blocks.errors import ConfigurationError, PositionLost
+from blocks.errors import ConfigurationError
+from tasks.extractors import cuts
 from tasks.extractors.contract import Partition, Plan, ReadOptions
+from tasks.extractors.position import NEEDS_CURSOR, null_cursor_error, number, position, value_after
 from tasks.extractors.postgres import bounds, slices
 from tasks.extractors.postgres.bounds import Bound
 from tasks.extractors.postgres.describe import Field
 from tasks.extractors.postgres.select import Select, Subject
 from tasks.extractors.postgres.sql import Connection, begin, explained
-
-_CHOICES = (
-    "choose: put the former source back; start again (`headrace state set STREAM null`); say where to go on "
-    '(`headrace state set STREAM \'{"cursor": …, "value": …}\'`); or use another stream name'
-)
 
 
 class Planner:
@@ -56,7 +53,7 @@ class Planner:
         await self._warn_of_ties(cursor)
         highest = await self._select.highest(connection, cursor, after, None)
         if lag:
-            highest = f"SELECT (h.value::{cursor.cast} - {_number('lag', lag)})::text FROM ({highest}) AS h"
+            highest = f"SELECT (h.value::{cursor.cast} - {number('lag', lag)})::text FROM ({highest}) AS h"
         return await bounds.value_bound(connection, highest, read)
 
     async def _warn_of_ties(self, cursor: Field) -> None:
@@ -71,24 +68,11 @@ class Planner:
 
     def _cursor(self) -> Field | None:
         if self._select.cursor is None and self._options.mode == "incremental":
-            raise ConfigurationError(
-                "field cursor: mode incremental needs a column that grows with every change, such as updated_at or id "
-                "(`headrace discover` proposes some); or choose mode full"
-            )
+            raise ConfigurationError(NEEDS_CURSOR)
         return self._select.cursor
 
     def _after(self, since: JsonValue) -> str | None:
-        """The cursor value in a position; `PositionLost` when the position is another column's."""
-        if since is None:
-            return None
-        if not isinstance(since, dict) or not {"cursor", "value"} <= since.keys():
-            raise PositionLost(f"the position {json.dumps(since)} was not left by a PostgreSQL read; {_CHOICES}")
-        if since["cursor"] != self._window.cursor:
-            raise PositionLost(
-                f"field cursor: the stream has come to {since['cursor']} = {since['value']}, but its cursor is now "
-                f"{self._window.cursor}; {_CHOICES}"
-            )
-        return None if since["value"] is None else str(since["value"])
+        return value_after(since, self._window.cursor, "PostgreSQL")
 
     # -- the plan, under the snapshot ----------------------------------------------------------------------------
 
@@ -100,8 +84,8 @@ class Planner:
             after = self._after(blank.since)
         until = await self._until(cursor, after, bound) if cursor and bound else None
         columns = tuple(field.column for field in self._select.relation.chosen(self._options.columns))
-        position = {"cursor": cursor.column.name, "value": until} if cursor and until is not None else blank.since
-        plan = blank.model_copy(update={"columns": columns, "until": position})
+        reached = position(cursor.column.name, until) if cursor and until is not None else blank.since
+        plan = blank.model_copy(update={"columns": columns, "until": reached})
         if self._options.mode == "full" or cursor is None:
             return await self._full(plan, cursor)
         await self._check_nulls(cursor)
@@ -123,7 +107,7 @@ class Planner:
         if tables:
             size = sum(leaf.bytes for leaf in tables)
         whole = Partition(name="00001")
-        partitions = await self._cut(whole, cursor, tables, self._count(size))
+        partitions = await self._cut(whole, cursor, tables, cuts.count(self._options, size))
         return await self._finished(plan, partitions, rows, size)
 
     async def _incremental(self, plan: Plan, cursor: Field, after: str | None, until: str | None) -> Plan:
@@ -134,12 +118,8 @@ class Planner:
         plan = plan.model_copy(update={"partitions": (whole,)})
         rows, size = await self._estimate((await self._select.partition(self._connection, plan, whole))[0])
         tables = await slices.leaves(self._connection, self._select.relation)
-        partitions = await self._cut(whole, cursor, tables, self._count(size))
+        partitions = await self._cut(whole, cursor, tables, cuts.count(self._options, size))
         return await self._finished(plan, partitions, rows, size)
-
-    def _count(self, size: int) -> int:
-        wanted = self._options.partitions or -(-size // self._options.object_bytes)
-        return min(max(1, wanted), slices.MAX_PARTITIONS)
 
     async def _cut(
         self, whole: Partition, cursor: Field | None, tables: list[slices.Leaf], count: int
@@ -152,7 +132,7 @@ class Planner:
             window: JsonValue = None if full else [whole.lower, whole.upper]
             return slices.by_pages(tables, count, window)
         if cursor is not None and (not full or self._options.partitions > 1):
-            return slices.by_cursor(whole.lower, await self._inner(cursor, whole, count), whole.upper)
+            return cuts.ranges(whole.lower, await self._inner(cursor, whole, count), whole.upper)
         self._notes.append(
             "read in one partition: pages of a table can only be told apart in a table itself (not in a view, a query, a "
             "foreign table, one with row security, or before PostgreSQL 14). Name a cursor column to cut by its values"
@@ -168,7 +148,7 @@ class Planner:
         if relation.oid is not None:
             known = await slices.histogram(self._connection, relation, cursor, whole)
             if known:
-                return slices.spread(known, count)
+                return cuts.spread(known, count)
         statement = await self._select.quantiles(self._connection, cursor, whole, min(count, 100))
         found: list[str] | None = await self._connection.fetchval(statement)
         return [value for value in dict.fromkeys(found or []) if value is not None and value != whole.upper]
@@ -192,10 +172,7 @@ class Planner:
         if self._window.null_cursor != "fail" or not cursor.column.nullable:
             return
         if await self._connection.fetchval(await self._select.without_cursor(self._connection, cursor)):
-            raise ConfigurationError(
-                f"field null_cursor: there are rows whose cursor {cursor.column.name} is NULL; an incremental read "
-                "would never bring them. Choose exclude to leave them out, or include to send them with every run"
-            )
+            raise null_cursor_error(cursor.column.name)
 
     async def _looked_back(self, cursor: Field, after: str | None) -> str | None:
         lookback = self._window.lookback
@@ -216,10 +193,3 @@ class Planner:
         top: dict[str, Any] = told[0]["Plan"]
         rows, width = int(top["Plan Rows"]), int(top["Plan Width"])
         return rows, rows * (width + len(self._select.relation.fields))
-
-
-def _number(field: str, text: str) -> str:
-    try:
-        return f"{float(text):.12g}"
-    except ValueError:
-        raise ConfigurationError(f"field {field}: {text!r} is not a number, and the cursor is not a time") from None

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 from pydantic import JsonValue
 
 from tasks.extractors.contract import Partition
 from tasks.extractors.postgres.describe import Field, Relation
 from tasks.extractors.postgres.sql import Connection, qualified
-
-MAX_PARTITIONS = 9_999
 
 # It reads a ctid range as a range (TID Range Scan); before, each range would cost a scan of the whole table.
 _TID_RANGE_SCANS = (14, 0)
@@ -121,16 +118,3 @@ async def is_indexed(connection: Connection, relation: Relation, cursor: str) ->
 
 async def is_unique(connection: Connection, relation: Relation, cursor: str) -> bool:
     return bool(await connection.fetchval(_UNIQUE, relation.oid, cursor))
-
-
-def spread(values: list[str], count: int) -> list[str]:
-    """At most ``count - 1`` of the sorted ``values``, evenly spread: the inner bounds of ``count`` slices."""
-    inner = min(count - 1, len(values))
-    picked = [values[(i + 1) * len(values) // (inner + 1)] for i in range(inner)] if inner > 0 else []
-    return list(dict.fromkeys(picked))
-
-
-def by_cursor(lower: JsonValue, inner: list[str], upper: JsonValue) -> tuple[Partition, ...]:
-    """Partitions ``(lower, upper]`` cut at ``inner``; an end that is None is open."""
-    bounds = [lower, *inner, upper]
-    return tuple(Partition(name=f"{n:05d}", lower=low, upper=high) for n, (low, high) in enumerate(pairwise(bounds), 1))

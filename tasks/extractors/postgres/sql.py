@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import asyncpg
 
 from blocks.errors import ConfigurationError, SnapshotLost
 from blocks.postgres import Postgres
+from tasks.extractors.keep_alive import keep_alive
 
 # The class is generic in its stubs only.
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ async def connect(block: Postgres, *, again: bool = False) -> Connection:
             error.add_note(block.describe())
             raise
         raise ConfigurationError(_unreachable(block, error)) from error
-    _keep_alive(connection)
+    # asyncpg exposes no socket.
+    keep_alive(getattr(connection, "_transport", None))
     return connection
 
 
@@ -111,18 +112,6 @@ def _unreachable(block: Postgres, error: Exception) -> str:
     if "SSL" in str(error).upper() or "certificate" in str(error).lower():
         return f"{where}: TLS failed ({error}); check the fields tls and tls_ca_file of the postgres block"
     return f"{where}: cannot connect ({error or type(error).__name__}); check host and port of the postgres block"
-
-
-def _keep_alive(connection: Connection) -> None:
-    # A server that vanished without a word would leave a COPY waiting for ever; asyncpg exposes no socket option.
-    transport: Any = getattr(connection, "_transport", None)
-    raw = transport.get_extra_info("socket") if transport is not None else None
-    if raw is None or raw.family == getattr(socket, "AF_UNIX", None):
-        return
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, option):
-            raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 async def begin(connection: Connection, *, isolation: str = "REPEATABLE READ", snapshot: str | None = None) -> None:

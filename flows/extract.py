@@ -61,8 +61,9 @@ async def extract(
     """
     started = time.monotonic()
     options = ReadOptions(
-        mode=mode, columns=tuple(columns), partitions=partitions, object_bytes=to.object_size_mb << 20, dialect=to.csv
-    )
+        mode=mode, columns=tuple(columns), partitions=partitions, parallel=parallel,
+        object_bytes=to.object_size_mb << 20, dialect=to.csv,
+    )  # fmt: skip
     async with to.client() as client:
         for attempt in range(1, _PLANS + 1):
             try:

@@ -8,11 +8,17 @@ from pydantic import Discriminator, GetJsonSchemaHandler, Tag
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from tasks.extractors.mysql.source import MySQLQuery, MySQLTable
 from tasks.extractors.postgres.source import PostgresQuery, PostgresTable
 from tasks.extractors.source import Source
 
-_POSTGRES = "postgres"
-_KINDS: dict[tuple[str, str], str] = {(_POSTGRES, "table"): "postgres-table", (_POSTGRES, "query"): "postgres-query"}
+# The slug of the connection's block and the field that names what is read → the kind of source.
+_KINDS: dict[tuple[str, str], str] = {
+    ("postgres", "table"): "postgres-table",
+    ("postgres", "query"): "postgres-query",
+    ("mysql", "table"): "mysql-table",
+    ("mysql", "query"): "mysql-query",
+}
 
 
 def _kind(value: Any) -> str | None:
@@ -43,16 +49,24 @@ class _AsTabs:
 
 
 AnySource = Annotated[
-    Annotated[PostgresTable, Tag("postgres-table")] | Annotated[PostgresQuery, Tag("postgres-query")],
+    Annotated[PostgresTable, Tag("postgres-table")]
+    | Annotated[PostgresQuery, Tag("postgres-query")]
+    | Annotated[MySQLTable, Tag("mysql-table")]
+    | Annotated[MySQLQuery, Tag("mysql-query")],
     Discriminator(
         _kind,
         custom_error_type="source",
         custom_error_message="name a connection (such as postgres/shop) and what to read from it: "
-        "table or query for postgres",
+        "table or query for postgres and mysql",
     ),
     _AsTabs(),
 ]
 
-_MODELS: dict[str, type[Source]] = {"postgres-table": PostgresTable, "postgres-query": PostgresQuery}
+_MODELS: dict[str, type[Source]] = {
+    "postgres-table": PostgresTable,
+    "postgres-query": PostgresQuery,
+    "mysql-table": MySQLTable,
+    "mysql-query": MySQLQuery,
+}
 
 __all__ = ["AnySource", "Source"]

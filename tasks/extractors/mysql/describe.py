@@ -25,7 +25,8 @@ STRINGS = frozenset({"char", "varchar", "tinytext", "text", "mediumtext", "longt
 BINARIES = frozenset({"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "vector"})
 DATES = frozenset({"date", "datetime", "timestamp"})
 _GEOMETRIES = frozenset(
-    "geometry point linestring polygon multipoint multilinestring multipolygon geometrycollection geomcollection".split()
+    {"geometry", "point", "linestring", "polygon", "geometrycollection", "geomcollection"}
+    | {"multipoint", "multilinestring", "multipolygon"}
 )
 _PLAIN = INTEGERS | DATES | {"decimal", "double", "time", "year"}
 

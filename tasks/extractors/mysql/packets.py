@@ -91,7 +91,7 @@ class Packets:
 
     def _other(self, data: bytearray, at: int, size: int) -> int:
         """What is not a whole row: the end, an error, a large row, or the beginning of what has not arrived."""
-        length = _HEADER(data, at)[0] & FULL
+        length: int = _HEADER(data, at)[0] & FULL
         whole = at + 4 + length <= size
         if length == 0:
             raise GarbledError("an empty packet")

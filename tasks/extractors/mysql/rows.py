@@ -167,7 +167,9 @@ class Records:
             if convert is None:
                 continue
             starts, ends = found.starts[column], found.ends[column]
-            texts[column] = [convert(data[s:e]) if e > s else b"" for s, e in zip(starts.tolist(), ends.tolist(), strict=True)]
+            texts[column] = [
+                convert(data[s:e]) if e > s else b"" for s, e in zip(starts.tolist(), ends.tolist(), strict=True)
+            ]
             sizes = np.fromiter(map(len, texts[column]), np.int64, len(starts))
             grown[column] = sizes - (ends - starts)
         return _respliced(data, found, texts), _moved(found, grown)
@@ -253,7 +255,9 @@ def _equal(block: Bytes, start: Places, end: Places, text: bytes) -> Flags:
     return same
 
 
-def _separators(first: bool, before: Flags | None, quoted: Flags | None, nulls: Flags | None, none: Flags) -> Bytes | int:
+def _separators(
+    first: bool, before: Flags | None, quoted: Flags | None, nulls: Flags | None, none: Flags
+) -> Bytes | int:
     """What stands where a field's length stood, for each row."""
     if before is None and quoted is None and nulls is None:
         return _FILL if first else _COMMA

@@ -171,13 +171,13 @@ class Select:
             conditions += self._window(plan, partition, self.cursor, low, high)
         return conditions, low, high
 
-    def _window(
-        self, plan: Plan, partition: Partition, cursor: Field, low: str | None, high: str | None
-    ) -> list[str]:
+    def _window(self, plan: Plan, partition: Partition, cursor: Field, low: str | None, high: str | None) -> list[str]:
         between = self.between(cursor, low, high)
         # A full read is cut by the cursor where nothing else cuts it, and brings rows without one as well. Slices of a
         # key share the window of the cursor, and each brings its own.
-        whole = partition == plan.partitions[0] or "key" in (partition.lower if isinstance(partition.lower, dict) else {})
+        whole = partition == plan.partitions[0] or "key" in (
+            partition.lower if isinstance(partition.lower, dict) else {}
+        )
         if whole and (plan.mode == "full" or self._subject.window.null_cursor == "include"):
             return [f"({' AND '.join(between)} OR {cursor.quoted} IS NULL)"]
         return between

@@ -1,7 +1,4 @@
-"""One connection as the extractor uses it: text in, text out, under settings that make every value's text what it should be.
-
-The settings undo whatever server, account or ``init_connect`` configured that would change rows or cut a long read short.
-"""
+"""One connection as the extractor uses it: text in, text out, and large results streamed as CSV."""
 
 from __future__ import annotations
 
@@ -18,34 +15,15 @@ from tasks.extractors.contract import Write
 from tasks.extractors.mysql import wire
 from tasks.extractors.mysql.fallback import CursorReader
 from tasks.extractors.mysql.forms import Form
-from tasks.extractors.mysql.sql import connect
+from tasks.extractors.mysql.sql import connect, fetch, server_of
 
 Row = tuple[str | None, ...]
 
-_LONG = 31_536_000  # seconds; the most that wait_timeout takes
-
-# Each of them is refused by some server that does not know it, which is no matter.
+# Beside those of every connection. Each is refused by some server that does not know it, which is no matter.
 _SETTINGS = (
-    "time_zone = '+00:00'",
-    "net_write_timeout = " + str(_LONG),  # a slow destination is no reason to hang up: the default is 60 s
-    "net_read_timeout = " + str(_LONG),
-    "wait_timeout = " + str(_LONG),  # a connection of the pool may wait for its partition
-    "sql_select_limit = 18446744073709551615",
-    "sql_big_selects = 1",
     "max_error_count = 1024",
-    "lock_wait_timeout = 30",
-    "max_execution_time = 0",  # MySQL
-    "information_schema_stats_expiry = 0",
+    "information_schema_stats_expiry = 0",  # else the table's size may be a day old
     "show_gipk_in_create_table_and_information_schema = 1",
-    "max_statement_time = 0",  # MariaDB
-    "idle_transaction_timeout = 0",
-    "idle_readonly_transaction_timeout = 0",
-)
-
-# What would pad values, or refuse a comparison with a zero date. The other modes say how the user's own SQL reads.
-_UNWANTED_MODES = frozenset(
-    "PAD_CHAR_TO_FULL_LENGTH STRICT_TRANS_TABLES STRICT_ALL_TABLES NO_ZERO_DATE NO_ZERO_IN_DATE TRADITIONAL "
-    "ERROR_FOR_DIVISION_BY_ZERO NO_AUTO_CREATE_USER NO_AUTO_VALUE_ON_ZERO".split()
 )
 
 _KILL_SECONDS = 10.0
@@ -55,17 +33,6 @@ _ALLOWED_PACKET_OVERFLOWED = 1301
 
 class OversizedError(ConfigurationError):
     """A value could not be sent as it is; the server replaced it."""
-
-
-class _Quiet:
-    """Keeps aiomysql from turning the server's warnings into Python's: those that matter are looked for."""
-
-    async def _show_warnings(self, _connection: Any) -> None:
-        return
-
-
-class _Cursor(_Quiet, aiomysql.Cursor):  # type: ignore[misc]
-    pass
 
 
 class Session:
@@ -96,19 +63,14 @@ class Session:
     async def _settle(self) -> None:
         for setting in _SETTINGS:
             await self.attempt(f"SET SESSION {setting}")
-        modes = (await self.value("SELECT @@sql_mode") or "").split(",")
-        kept = ",".join(mode for mode in modes if mode not in _UNWANTED_MODES)
-        await self.execute(f"SET SESSION sql_mode = '{kept}'")
-        # Under any other level WITH CONSISTENT SNAPSHOT is ignored.
-        await self.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
 
     @property
     def is_mariadb(self) -> bool:
-        return "mariadb" in str(self._connection.get_server_info()).lower()
+        return server_of(self._connection).flavour == "MariaDB"
 
     @property
     def version(self) -> str:
-        return str(self._connection.get_server_info())
+        return str(server_of(self._connection))
 
     @property
     def id(self) -> int:
@@ -128,7 +90,7 @@ class Session:
 
     async def described(self, statement: str) -> tuple[list[Row], list[tuple[str, int, int]]]:
         """All rows, and name, type code and length of each column."""
-        async with await self._connection.cursor(_Cursor) as cursor:
+        async with self._connection.cursor() as cursor:
             await cursor.execute(statement)
             found = await cursor.fetchall()
             columns = [(d[0], int(d[1]), int(d[3] or 0)) for d in cursor.description or ()]
@@ -201,8 +163,7 @@ class Session:
     async def _kill_query(self) -> None:
         other = await connect(self._block, again=True)
         try:
-            async with await other.cursor(_Cursor) as cursor:
-                await cursor.execute(f"KILL QUERY {self.id}")
+            await fetch(other, f"KILL QUERY {self.id}")
         finally:
             other.close()
 

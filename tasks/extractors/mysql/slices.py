@@ -185,7 +185,7 @@ def _quantiles(segments: Sequence[Segment], count: int) -> list[Point]:
 def key_ranges(index: Index, inner: Sequence[Point], low: str | None, high: str | None) -> tuple[Partition, ...]:
     """Partitions along a key, all with the same window of the cursor; the outer ends of the key are open."""
     names: list[JsonValue] = [field.column.name for field in index.fields]
-    ends: list[JsonValue] = [None, *(list(point) for point in inner), None]
+    ends: list[JsonValue] = [None, *(_json(point) for point in inner), None]
     return tuple(
         Partition(
             name=f"{n:05d}",
@@ -203,6 +203,10 @@ def cursor_ranges(low: str | None, inner: Sequence[str], high: str | None) -> tu
         Partition(name=f"{n:05d}", lower={"cursor": first}, upper={"cursor": last})
         for n, (first, last) in enumerate(pairwise(ends), 1)
     )
+
+
+def _json(point: Point) -> JsonValue:
+    return list(point)
 
 
 def _point(row: Sequence[str | None]) -> Point:

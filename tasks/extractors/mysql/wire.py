@@ -13,7 +13,7 @@ from typing import Any
 
 import aiomysql
 from aiomysql.connection import MySQLResult
-from pymysql.constants import CR, COMMAND
+from pymysql.constants import COMMAND, CR
 
 from blocks.s3 import CsvDialect
 from tasks.extractors.contract import Write
@@ -27,6 +27,7 @@ BUFFER_BYTES = 2 << 20
 # socket buffer fill.
 _SMALL_BYTES = 128 << 10
 _REST_SECONDS = 0.002
+
 
 def unusable(connection: Any) -> str | None:
     """Why a connection's transport cannot be taken over; None when it can: what is used here of aiomysql is there."""

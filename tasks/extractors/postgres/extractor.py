@@ -68,7 +68,9 @@ class PostgresExtractor:
         """See `Extractor.asked`."""
         subject, window = self._subject, self._subject.window.model_dump(include=set(Window.model_fields))
         asked = [subject.block.describe(), subject.table, subject.where, subject.query, window]
-        return hashlib.sha256(json.dumps([*asked, self._options.model_dump()]).encode()).hexdigest()[:16]
+        # How many are read at once decides nothing.
+        options = self._options.model_dump(exclude={"parallel"})
+        return hashlib.sha256(json.dumps([*asked, options]).encode()).hexdigest()[:16]
 
     async def plan(self, since: JsonValue) -> Plan:
         """See `Extractor.plan`. A position is ``{"cursor": column, "value": text}``."""

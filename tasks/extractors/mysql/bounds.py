@@ -1,0 +1,232 @@
+"""How far an incremental read may go without passing over a row that is not committed yet.
+
+A row's cursor value is given when it is written and becomes visible when its transaction commits, which may be much
+later. Reading up to the highest value in sight therefore loses rows. Two ways close the gap:
+
+* a **time** cursor is held back to the start of the oldest transaction or writing statement in flight: NOW() is the
+  start of its statement, and both are later than that;
+* any **other** cursor (an AUTO_INCREMENT column, say) reads no further than the highest value seen *before* waiting until
+  all transactions that were writing at that moment have ended: who comes later draws a higher value.
+
+Both look at ``information_schema.innodb_trx``, which needs the privilege PROCESS, and before the snapshot is taken: a
+transaction that ended in between is in the snapshot. Read-only transactions, such as our own, hold nothing back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import aiomysql
+from pymysql.constants import ER
+
+from blocks.errors import ConfigurationError
+from tasks.extractors.mysql.describe import Field
+from tasks.extractors.mysql.select import Bound
+from tasks.extractors.mysql.session import Session
+from tasks.extractors.mysql.sql import number_of
+
+WRITERS_SECONDS = 10.0
+"""How long a plan waits for transactions that are writing."""
+
+# The server shows innodb_trx from a cache that it renews once nobody has looked for 0.1 s.
+_CACHE_SECONDS = 0.15
+_CACHE_TRIES = 40
+
+_TRANSACTIONS = """
+    SELECT trx_mysql_thread_id, trx_id, trx_started, trx_rows_modified, trx_query, CONNECTION_ID()
+    FROM information_schema.innodb_trx WHERE trx_is_read_only = 0"""
+
+_DENIED = (ER.SPECIFIC_ACCESS_DENIED_ERROR, ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR)
+
+# What a statement that writes nothing begins with; all others count as writing.
+_READS = re.compile(r"\s*\(*\s*(select|show|explain|describe|desc|use|set|kill|do)\b", re.IGNORECASE)
+
+_NO_PROCESS = (
+    "this user does not see other sessions' transactions: a row that is written now and commits after this run may be "
+    "passed over. GRANT PROCESS ON *.* TO this user, or set lag to more than the longest transaction"
+)
+_REPLICA = (
+    "this server is a replica: transactions in flight on the primary are not seen here. Set lag to more than the "
+    "longest transaction plus the replication delay, or read from the primary"
+)
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """One that may still write."""
+
+    thread: int
+    """0: a prepared one (XA) whose session is gone, and the start of which may be lost."""
+    id: str
+    started: datetime
+    """In whatever zone the server counts; comparable among each other."""
+    writes: bool
+    """It has written, or a statement of it that may write is running."""
+
+    @property
+    def identity(self) -> str:
+        # A transaction's number changes with its first write.
+        return f"{self.thread} {self.started}" if self.thread else self.id
+
+
+async def time_bound(session: Session, field: Field, zone: str, lag: timedelta) -> Bound:
+    """The start of the oldest transaction in flight, less ``lag``, as a value of the cursor's type.
+
+    It is cut to the whole second: stamps that a column's precision or an application cut are still not below it.
+    """
+    notes = [_REPLICA] if await _is_replica(session) else []
+    now = int(float(await session.value("SELECT UNIX_TIMESTAMP(NOW(6))") or 0))
+    seen = await _seen(session)
+    if seen is None:
+        held = timedelta(0)
+        notes.append(_NO_PROCESS)
+    else:
+        left = await _wait_for(session, prepared_only=True)
+        if left:
+            return Bound(None, exclusive=True, notes=(*notes, _held_back(left)))
+        held = seen
+        if held > timedelta(minutes=1):
+            notes.append(f"held back by {held}: so old is the oldest transaction or writing statement in flight")
+    oldest = now - int(held.total_seconds()) - int(lag.total_seconds())
+    value = await _local(session, field, zone, oldest)
+    return Bound(value, exclusive=True, notes=tuple(notes))
+
+
+async def value_bound(session: Session, highest: str) -> Bound:
+    """The highest value in sight (``highest`` is the query for it), once all who may have drawn a lower one are done."""
+    notes = [_REPLICA] if await _is_replica(session) else []
+    value = await session.value(highest)
+    left = await _wait_for(session, prepared_only=False)
+    if left is None:
+        return Bound(value, exclusive=False, notes=(*notes, _NO_PROCESS))
+    if left:
+        return Bound(None, exclusive=False, notes=(*notes, _held_back(left)))
+    return Bound(value, exclusive=False, notes=tuple(notes))
+
+
+async def _seen(session: Session) -> timedelta | None:
+    """How long ago the oldest transaction or writing statement in flight began; None where the user may not know."""
+    found = await _transactions(session)
+    if found is None:
+        return None
+    transactions, own = found
+    ages = [own.started - other.started for other in transactions if other.thread]
+    return max([timedelta(0), *ages, await _oldest_statement(session)])
+
+
+async def _oldest_statement(session: Session) -> timedelta:
+    """Age of the oldest statement that may write: one that has not reached InnoDB yet is in no transaction."""
+    rows = await session.rows("SHOW FULL PROCESSLIST")
+    running = [
+        int(float(seconds or 0)) + 1  # whole seconds, cut
+        for number, _, _, _, command, seconds, _, statement, *_ in rows
+        if command in ("Query", "Execute") and int(number or 0) != session.id and not _READS.match(statement or "")
+    ]
+    return timedelta(seconds=max([0, *running]))
+
+
+async def _transactions(session: Session) -> tuple[list[Transaction], Transaction] | None:
+    """Transactions of others that may write, and one of our own that began just now; None without the privilege.
+
+    Ours is the proof that the list is no older than this call, and the clock that the others' starts are measured by.
+    """
+    await session.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ WRITE")
+    try:
+        for _ in range(_CACHE_TRIES):
+            await asyncio.sleep(_CACHE_SECONDS)
+            try:
+                rows = await session.rows(_TRANSACTIONS)
+            except aiomysql.MySQLError as error:
+                if number_of(error) in _DENIED:
+                    return None
+                raise
+            all_of_them = [_transaction(row) for row in rows]
+            own = [transaction for transaction in all_of_them if transaction.thread == session.id]
+            if own:
+                return [other for other in all_of_them if other.thread != session.id], own[0]
+    finally:
+        if session.is_usable:
+            await session.execute("ROLLBACK")
+    raise TimeoutError("information_schema.innodb_trx did not show this connection's own transaction")
+
+
+def _transaction(row: tuple[str | None, ...]) -> Transaction:
+    thread, number, started, modified, statement, _ = row
+    busy = statement is not None and not _READS.match(statement)
+    return Transaction(
+        thread=int(thread or 0),
+        id=str(number),
+        started=datetime.fromisoformat(str(started)),
+        writes=int(modified or 0) > 0 or busy or not int(thread or 0),
+    )
+
+
+async def _wait_for(session: Session, *, prepared_only: bool) -> set[str] | None:
+    """Wait until those who write now have ended; who is left after `WRITERS_SECONDS`; None without the privilege."""
+    deadline = time.monotonic() + WRITERS_SECONDS
+    waited_for = await _writers(session, prepared_only)
+    while waited_for and time.monotonic() < deadline:
+        writers = await _writers(session, prepared_only)
+        waited_for &= writers or set()
+    return waited_for
+
+
+async def _writers(session: Session, prepared_only: bool) -> set[str] | None:
+    found = await _transactions(session)
+    if found is None:
+        return None
+    return {other.identity for other in found[0] if other.writes and not (prepared_only and other.thread)}
+
+
+def _held_back(left: set[str]) -> str:
+    return (
+        f"nothing is read now: {len(left)} transaction(s) that were writing have not ended after {WRITERS_SECONDS:g} s, and "
+        "rows of theirs would be passed over. The next run tries again; if they are forgotten, end them (KILL; for prepared "
+        "ones see XA RECOVER)"
+    )
+
+
+async def _is_replica(session: Session) -> bool:
+    rows = await session.rows("SHOW PROCESSLIST")
+    applies = any(row[1] == "system user" for row in rows)
+    return applies or await session.value("SELECT @@GLOBAL.read_only") == "1"
+
+
+# -- the clock of the cursor ------------------------------------------------------------------------------------------
+
+
+async def _local(session: Session, field: Field, zone: str, seconds: int) -> str:
+    """A moment as the cursor's column would have it."""
+    if field.kind == "timestamp":
+        moment = datetime.fromtimestamp(seconds, UTC)
+    elif zone:
+        moment = datetime.fromtimestamp(seconds, _zone(zone))
+    else:
+        moment = await _by_server(session, seconds)
+    return f"{moment:%Y-%m-%d}" if field.kind == "date" else f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+async def _by_server(session: Session, seconds: int) -> datetime:
+    await session.execute("SET SESSION time_zone = @@GLOBAL.time_zone")
+    try:
+        return datetime.fromisoformat(str(await session.value(f"SELECT FROM_UNIXTIME({seconds})")))
+    finally:
+        if session.is_usable:
+            await session.execute("SET SESSION time_zone = '+00:00'")
+
+
+def _zone(name: str) -> timezone | ZoneInfo:
+    if offset := re.fullmatch(r"([+-])(\d\d?):(\d\d)", name):
+        minutes = int(offset[2]) * 60 + int(offset[3])
+        return timezone(timedelta(minutes=-minutes if offset[1] == "-" else minutes))
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ConfigurationError(
+            f"field cursor_timezone: there is no time zone {name!r}; write such as Europe/Berlin, UTC or +02:00"
+        ) from None

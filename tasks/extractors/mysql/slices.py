@@ -84,6 +84,8 @@ class Cutter:
         self._session = session
         self._key = index.fields
         self._origin = f"{relation.origin} FORCE INDEX ({identifier(index.name)})"
+        # Told to use an index by force, MySQL does not dive into it to count.
+        self._counted = f"{relation.origin} USE INDEX ({identifier(index.name)})"
         # What limits the rows that count, such as the window of the cursor, where it is the key.
         self._conditions = list(conditions)
 
@@ -162,7 +164,7 @@ class Cutter:
         measured: list[Segment] = []
         for part in _chunks(list(pairwise(points))):
             statements = [
-                f"SELECT 1 FROM {self._origin} WHERE {' AND '.join([*within(self._key, low, high), *self._conditions])}"
+                f"SELECT 1 FROM {self._counted} WHERE {' AND '.join([*within(self._key, low, high), *self._conditions])}"
                 for low, high in part
             ]
             rows = await self._session.estimates(" UNION ALL ".join(statements))

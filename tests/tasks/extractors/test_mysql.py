@@ -47,11 +47,12 @@ class Table:
         return MySQLTable(connection=block_of(self.server), table="odd_names").open(options)
 
     async def add(self, count: int) -> None:
+        last = await self.count()  # an INSERT … SELECT leaves gaps in what AUTO_INCREMENT gives
         await self.server.execute(
-            "SET @@cte_max_recursion_depth = 100000" if not self.server.is_mariadb else "DO 0",
-            f"""INSERT INTO `Odd ``Names` (note, updated_at)
+            f"SET @@{'max_recursive_iterations' if self.server.is_mariadb else 'cte_max_recursion_depth'} = 100000",
+            f"""INSERT INTO `Odd ``Names` (id, note, updated_at)
                 WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
-                SELECT ELT(1 + i % 6, NULL, '', 'a "quote", and\na line', 'ünï✓', '\\\\N', 'plain'),
+                SELECT {last} + i, ELT(1 + i % 6, NULL, '', 'a "quote", and\na line', 'ünï✓', '\\\\N', 'plain'),
                        NOW() - INTERVAL 2 SECOND FROM n""",
         )
 

@@ -125,14 +125,14 @@ class Writing:
 
     def _form(self, quoted: str, full: str, kind: str, size: int | None) -> tuple[str, Form]:
         if kind in BINARIES:
-            return self._bytes(quoted, size)
+            return self._bytes(quoted, kind, size)
         if kind in _GEOMETRIES:
             return quoted, Form.GEOMETRY
         if kind == "float":
-            # FLOAT's own text has six digits. As a double it has all.
-            return f"{quoted} + 0e0", Form.FLOAT
-        if kind == "double" and "(" in full:
-            return f"{quoted} + 0e0", Form.PLAIN  # DOUBLE(M,D) shows D digits, and not all that are stored
+            # FLOAT's own text has six digits. As a double it has all. (Adding zero would make 0 of -0.)
+            return f"{quoted} * 1e0", Form.FLOAT
+        if kind == "double":
+            return f"{quoted} * 1e0", Form.PLAIN  # DOUBLE(M,D) shows D digits, and not all that are stored
         if kind == "bit":
             return f"LPAD(BIN({quoted} + 0), {size or 1}, '0')", Form.PLAIN
         if "zerofill" in full:
@@ -142,12 +142,13 @@ class Writing:
             return self._date(quoted, kind), Form.PLAIN
         return quoted, Form.PLAIN if kind in _PLAIN else Form.TEXT
 
-    def _bytes(self, quoted: str, size: int | None) -> tuple[str, Form]:
+    def _bytes(self, quoted: str, kind: str, size: int | None) -> tuple[str, Form]:
         # The server is quicker at it, but turns what does not fit into a packet into NULL.
         if size is None or 2 * size > self.packet:
             return quoted, Form.BYTES
         if self.binary == "hex":
-            return f"LOWER(HEX({quoted}))", Form.PLAIN
+            # Only of fixed length it is never empty, and so never in need of quotes.
+            return f"LOWER(HEX({quoted}))", Form.PLAIN if kind == "binary" and size else Form.TEXT
         return f"REPLACE(TO_BASE64({quoted}), x'0a', '')", Form.TEXT
 
     def _date(self, quoted: str, kind: str) -> str:

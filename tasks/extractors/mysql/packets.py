@@ -149,12 +149,14 @@ class Packets:
 def _heads(data: bytearray, at: int, size: int) -> tuple[list[int], int]:
     """Where the whole row packets from ``at`` on begin, and where the first that is none does."""
     heads: list[int] = []
-    add, header, last = heads.append, _HEADER, size - 4
+    add, header = heads.append, _HEADER
+    # So far no packet fits that is continued by another.
+    size = min(size, at + FULL)
+    last = size - 4
     while at < last:
-        length = header(data, at)[0] & FULL
-        end = at + 4 + length
+        end = at + 4 + (header(data, at)[0] & FULL)
         # A row's first byte is a length: 0xFE only in packets of 16 MiB, 0xFF never.
-        if end > size or length == 0 or length == FULL or data[at + 4] >= _EOF:
+        if end > size or data[at + 4] >= _EOF:
             break
         add(at)
         at = end

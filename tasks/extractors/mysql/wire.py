@@ -29,13 +29,17 @@ _SMALL_BYTES = 128 << 10
 _REST_SECONDS = 0.002
 
 
+# uvloop's transports have them, and are no asyncio.Transport.
+_TRANSPORT = ("set_protocol", "get_protocol", "pause_reading", "resume_reading", "abort")
+
+
 def unusable(connection: Any) -> str | None:
     """Why a connection's transport cannot be taken over; None when it can: what is used here of aiomysql is there."""
     wanted = {
         "_execute_command": callable(getattr(connection, "_execute_command", None)),
         "_next_seq_id": isinstance(getattr(connection, "_next_seq_id", None), int),
         "_reader._buffer": isinstance(getattr(getattr(connection, "_reader", None), "_buffer", None), bytearray),
-        "_writer.transport": isinstance(_transport(connection), asyncio.Transport),
+        "_writer.transport": all(hasattr(_transport(connection), name) for name in _TRANSPORT),
         "init_unbuffered_query": callable(getattr(MySQLResult, "init_unbuffered_query", None)),
     }
     missing = [name for name, there in wanted.items() if not there]

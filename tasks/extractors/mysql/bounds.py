@@ -205,7 +205,7 @@ async def _local(session: Session, field: Field, zone: str, seconds: int) -> str
     if field.kind == "timestamp":
         moment = datetime.fromtimestamp(seconds, UTC)
     elif zone:
-        moment = datetime.fromtimestamp(seconds, _zone(zone))
+        moment = datetime.fromtimestamp(seconds, await asyncio.to_thread(_zone, zone))
     else:
         moment = await _by_server(session, seconds)
     return f"{moment:%Y-%m-%d}" if field.kind == "date" else f"{moment:%Y-%m-%d %H:%M:%S}"

@@ -209,10 +209,11 @@ async def _unknown_table(session: Session, name: str) -> str:
 async def query(session: Session, statement: str, key: tuple[str, ...], writing: Writing) -> Relation:
     """A query of the user's; the server's own message when it does not parse."""
     origin = f"(\n{statement}\n) AS t"
+    probe = f"SELECT * FROM {origin} LIMIT 0"
     try:
-        _, told = await session.described(f"SELECT * FROM {origin} LIMIT 0")
+        _, told = await session.described(probe)
     except aiomysql.MySQLError as error:
-        raise explained(error, "field query: the server refuses it", statement) from error
+        raise explained(error, "field query: the server refuses it", probe) from error
     names = [name for name, _, _ in told]
     charsets = await _charsets(session, statement, names)
     fields = []

@@ -53,10 +53,13 @@ def load_by_name(kinds: tuple[type[B], ...], name: str) -> B:
     candidates = [kind for kind in kinds if slug in ("", kind.get_block_type_slug())]
     if not candidates:
         raise ConfigurationError(f"block {name!r} is of the wrong kind: {_choices(kinds)}")
-    for kind in candidates:
-        if (block := find(kind, document)) is not None:
-            return block
-    raise ConfigurationError(f"there is no block {name!r}: {_choices(kinds)}")
+    found = {kind: block for kind in candidates if (block := find(kind, document)) is not None}
+    if len(found) > 1:
+        choices = " or ".join(f"{kind.get_block_type_slug()}/{document}" for kind in found)
+        raise ConfigurationError(f"more than one block is called {document!r}: write {choices}")
+    if not found:
+        raise ConfigurationError(f"there is no block {name!r}: {_choices(kinds)}")
+    return found.popitem()[1]
 
 
 def find(kind: type[B], name: str) -> B | None:

@@ -93,8 +93,8 @@ shop.save("shop", overwrite=True)
     def ssl(self) -> SSLContext | None:
         """What aiomysql takes as ``ssl``. Reads the TLS files; `ConfigurationError` names the one that is bad.
 
-        To aiomysql a context means "encrypted if the server says that it can", whatever is in it, and whoever is in the
-        middle can say that it cannot: where `must_encrypt`, refuse such a server before logging in.
+        A context does not keep aiomysql from logging in to a server that says it has no TLS, as anyone in the middle can
+        say: where `must_encrypt`, refuse such a server first.
         """
         if self.tls_mode == "disable" or self.is_socket:
             return None

@@ -140,7 +140,7 @@ def plan(
 @app.command()
 def discover(
     connection: Annotated[str, typer.Argument(metavar="CONNECTION", help="A saved block, such as postgres/shop.")],
-    schema: Annotated[str, typer.Option("--schema", help="Only this schema.")] = "",
+    schema: Annotated[str, typer.Option("--schema", help="Only this schema; of MySQL another database.")] = "",
     like: Annotated[str, typer.Option("--like", help="Only tables whose name is like this: 'order*'.")] = "*",
     as_yaml: Annotated[bool, typer.Option("--yaml", help="Print deployments to paste into prefect.yaml.")] = False,
 ) -> None:

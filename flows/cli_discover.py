@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from prefect.blocks.core import Block
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from blocks.connect import load_by_name, names_of
-from blocks.postgres import Postgres
 from blocks.s3 import S3Destination
 from flows.cli_perform import perform
-from tasks.extractors.postgres import discover
-from tasks.extractors.postgres.discover import Found
+from tasks import discover
+from tasks.extractors.catalog import Found, deployment
 
 
 def show_tables(connection: str, schema: str, like: str, *, as_yaml: bool) -> None:
     """Print what was found; a line on stderr when nothing was."""
-    found = perform(lambda: discover.tables(load_by_name((Postgres,), connection), schema, like))
+    block, found = perform(lambda: _look(load_by_name(tuple(discover.KINDS), connection), schema, like))
     if not found:
         Console(stderr=True).print("no tables; is the schema or the pattern right, and may the user see them?")
     elif as_yaml:
-        _print_yaml(found, connection if "/" in connection else f"postgres/{connection}")
+        _print_yaml(found, f"{block.get_block_type_slug()}/{connection.rpartition('/')[2]}")
     else:
         _print_table(found)
+
+
+async def _look(block: Block, schema: str, like: str) -> tuple[Block, list[Found]]:
+    return block, await discover.tables(block, schema, like)
 
 
 def _print_yaml(found: list[Found], connection: str) -> None:
@@ -30,12 +34,12 @@ def _print_yaml(found: list[Found], connection: str) -> None:
     taken: set[str] = set()
     entries = []
     for table in found:
-        stream = base = discover.stream_name(table)
+        stream = base = table.stream
         number = 2
         while stream in taken:
             stream, number = f"{base}-{number}", number + 1
         taken.add(stream)
-        entries.append(discover.deployment(table, stream, connection, destination))
+        entries.append(deployment(table, stream, connection, destination))
     # Not through rich: it would wrap, and eat [brackets].
     Console(highlight=False, markup=False, soft_wrap=True).print("deployments:\n" + "\n\n".join(entries))
 

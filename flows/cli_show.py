@@ -18,10 +18,10 @@ from flows.cli_deployments import MisusedError, streams
 from flows.cli_perform import perform
 from flows.deployments import Deployment, read
 from tasks import checks
-from tasks.checks import Finding
 from tasks.commits import SEQUENCE_DIGITS, CommitLog
 from tasks.extractors.contract import Plan, ReadOptions
 from tasks.failures import explained_by
+from tasks.findings import Finding
 from tasks.state import settled
 
 if TYPE_CHECKING:

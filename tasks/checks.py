@@ -3,47 +3,26 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
 
-import asyncpg
 from botocore.exceptions import BotoCoreError, ClientError
 from prefect.blocks.core import Block
 
 from blocks.errors import ConfigurationError, PositionLost
-from blocks.hosts import is_local
+from blocks.mysql import MySQL
 from blocks.postgres import Postgres
 from blocks.s3 import S3Destination
 from blocks.watermark import Watermark
-from tasks import state
+from tasks import check_mysql, check_postgres, state
 from tasks.commits import CommitLog
 from tasks.extractors.contract import ReadOptions
-from tasks.extractors.postgres.select import Select, Subject
-from tasks.extractors.postgres.source import PostgresQuery
-from tasks.extractors.postgres.sql import Connection, begin, connect, explained
 from tasks.extractors.source import Source
 from tasks.failures import explained_by
+from tasks.findings import Finding, Findings
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client
-
-_SIGNS = {"ok": "✓", "warning": "!", "error": "✗"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at; ``way_out`` says what to do about it."""
-
-    level: Literal["ok", "warning", "error"]
-    text: str
-    way_out: str = ""
-
-    def __str__(self) -> str:
-        return f"{_SIGNS[self.level]} {self.text}" + (f"\n    → {self.way_out}" if self.way_out else "")
-
-
-Findings = AsyncIterator[Finding]
 
 
 async def check(stream: str, source: Source, destination: S3Destination, options: ReadOptions) -> Findings:
@@ -70,79 +49,10 @@ async def _of_source(source: Source, options: ReadOptions) -> Findings:
         yield Finding("error", f"source: {error}")
 
 
-async def _postgres(source: Any, options: ReadOptions) -> Findings:
-    connection = await connect(source.connection)
-    try:
-        yield await _greeting(connection, source.connection)
-        await begin(connection)
-        yield await _readable(connection, source, options)
-        if options.mode == "incremental":
-            yield await _sees_transactions(connection)
-            yield await _replica(connection, source.lag)
-    finally:
-        connection.terminate()
-
-
-async def _greeting(connection: Connection, block: Postgres) -> Finding:
-    version = await connection.fetchval("SHOW server_version")
-    protocol = await connection.fetchval("SELECT version FROM pg_catalog.pg_stat_ssl WHERE pid = pg_backend_pid()")
-    text = f"source: {block.describe()} answers: PostgreSQL {version}, {protocol or 'in clear'}"
-    if protocol is None and block.tls_mode != "disable" and not block.host.startswith("/") and not _is_near(block):
-        return Finding("warning", text, "set tls to verify-full, or to disable where that is meant")
-    return Finding("ok", text)
-
-
-def _is_near(block: Postgres) -> bool:
-    return is_local(block.host)
-
-
-async def _readable(connection: Connection, source: Any, options: ReadOptions) -> Finding:
-    if isinstance(source, PostgresQuery):
-        subject, what = Subject(source.connection, source, query=source.query, key=source.key), "the query"
-    else:
-        subject, what = Subject(source.connection, source, table=source.table, where=source.where), source.table
-    select = await Select.of(connection, subject, options.dialect)
-    if select.cursor is None and options.mode == "incremental":
-        raise ConfigurationError("field cursor: mode incremental needs one; `headrace discover` proposes some")
-    chosen = ", ".join(field.selected for field in select.relation.chosen(options.columns))
-    condition = f" WHERE {select.relation.where}" if select.relation.where else ""
-    try:
-        # EXPLAIN checks the privileges, columns and views included, and reads no row.
-        await connection.execute(f"EXPLAIN SELECT {chosen} FROM {await select.origin(connection)}{condition}")
-    except asyncpg.InsufficientPrivilegeError as error:
-        return Finding("error", f"source: {error}", f'GRANT SELECT ON … TO "{source.connection.user}"')
-    except asyncpg.PostgresError as error:
-        raise explained(error, f"{what} cannot be read") from error
-    return Finding("ok", f"source: {what} can be read, {len(select.relation.chosen(options.columns))} columns")
-
-
-async def _sees_transactions(connection: Connection) -> Finding:
-    sees = await connection.fetchval(
-        "SELECT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)"
-        " OR pg_catalog.pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')"
-    )
-    if sees:
-        return Finding("ok", "source: the user sees when other sessions' transactions began")
-    return Finding(
-        "warning",
-        "source: the user does not see when other sessions' transactions began: rows of long ones may be passed over",
-        "GRANT pg_read_all_stats TO this user, or set lag",
-    )
-
-
-async def _replica(connection: Connection, lag: str) -> Finding:
-    if not await connection.fetchval("SELECT pg_catalog.pg_is_in_recovery()"):
-        return Finding("ok", "source: the server is a primary")
-    if lag:
-        return Finding("ok", f"source: the server is a replica; rows are held back by lag {lag}")
-    return Finding(
-        "warning",
-        "source: the server is a replica; transactions in flight on the primary are not seen",
-        "set lag to more than the longest transaction plus the replication delay, or read from the primary",
-    )
-
-
-SOURCES: dict[type[Block], Callable[[Any, ReadOptions], Findings]] = {Postgres: _postgres}
+SOURCES: dict[type[Block], Callable[[Any, ReadOptions], Findings]] = {
+    Postgres: check_postgres.look,
+    MySQL: check_mysql.look,
+}
 """What is looked at for each kind of connection. A new source adds its line here."""
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from blocks.connect import BlockOrName, kinds_of, load_by_name, names_of
 from blocks.errors import ConfigurationError
+from blocks.mysql import MySQL
 from blocks.postgres import Postgres
 from blocks.s3 import S3Destination
 from blocks.watermark import Watermark
@@ -126,6 +127,18 @@ async def test_union_of_kinds(shop: Postgres) -> None:
     assert ANY.validate_python("shop") == shop
     with pytest.raises(ConfigurationError, match="postgres or s3-destination"):
         ANY.validate_python("absent")
+
+
+async def test_name_of_two_kinds(shop: Postgres) -> None:
+    """A bare name that blocks of two kinds have is not guessed at: the error tells both ways to write it."""
+    other = MySQL(host="db.example", database="shop", user="reader")
+    await other.asave("shop", overwrite=True)
+    try:
+        with pytest.raises(ConfigurationError, match="write postgres/shop or mysql/shop"):
+            load_by_name((Postgres, MySQL), "shop")
+        assert isinstance(load_by_name((Postgres, MySQL), "mysql/shop"), MySQL)
+    finally:
+        await MySQL.adelete("shop")
 
 
 async def test_fields_instead_of_a_name_are_refused(shop: Postgres) -> None:

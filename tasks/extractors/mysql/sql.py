@@ -24,11 +24,9 @@ SETTINGS: Mapping[str, str] = {
     "character_set_connection": "'utf8mb4'",
     "character_set_results": "'utf8mb4'",
     "time_zone": "'+00:00'",
-    "sql_mode": "''",  # ANSI_QUOTES, PIPES_AS_CONCAT, NO_BACKSLASH_ESCAPES, PAD_CHAR_TO_FULL_LENGTH… change what is read
     "sql_auto_is_null": "0",
     "sql_big_selects": "1",
     "sql_safe_updates": "0",
-    "sql_select_limit": "18446744073709551615",
     "transaction_isolation": "'REPEATABLE-READ'",
     "transaction_read_only": "1",
     "tx_isolation": "'REPEATABLE-READ'",  # before MySQL 8 and MariaDB 11.1
@@ -37,12 +35,26 @@ SETTINGS: Mapping[str, str] = {
     "net_read_timeout": _A_YEAR,
     "net_write_timeout": _A_YEAR,
     "wait_timeout": _A_YEAR,
+    "information_schema_stats_expiry": "0",  # else a table's size may be a day old
     "max_execution_time": "0",
     "max_statement_time": "0",
     "idle_transaction_timeout": "0",
     "idle_readonly_transaction_timeout": "0",
 }
 """Of every session; those the server does not know (they differ by flavour and version) are left out."""
+
+# Those that pad values, or refuse to compare zero dates. The others say how the user's own SQL is to be understood.
+_UNWANTED_MODES = frozenset(
+    {
+        "PAD_CHAR_TO_FULL_LENGTH",
+        "STRICT_TRANS_TABLES",
+        "STRICT_ALL_TABLES",
+        "NO_ZERO_DATE",
+        "NO_ZERO_IN_DATE",
+        "ERROR_FOR_DIVISION_BY_ZERO",
+        "TRADITIONAL",
+    }
+)
 
 _CONFIGURATION_STATES = (
     "0A",  # feature not supported
@@ -81,6 +93,8 @@ _WAYS_IN: Mapping[int, str] = {
 # From struct.error on: what aiomysql makes of bytes that are not MySQL's.
 _FAILURES = (aiomysql.MySQLError, OSError, ValueError, struct.error, IndexError, RuntimeError)
 
+_GOODBYE_SECONDS = 1.0
+
 _PART = re.compile(r"`((?:[^`]|``)+)`|([^`.]+)")
 _NEAR = re.compile(r"near '(.*)' at line \d+$", re.DOTALL)
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
@@ -96,9 +110,9 @@ class Cursor(aiomysql.Cursor):  # type: ignore[misc]
 
 
 class Connection(aiomysql.Connection):  # type: ignore[misc]
-    """aiomysql's, which logs in without TLS only where the block allows it.
+    """aiomysql's, which logs in to a server that offers no TLS where the block allows it, and nowhere else.
 
-    aiomysql itself, given a context, takes the server's word that it has no TLS, and sends the password all the same.
+    aiomysql, given a context, sends the account to such a server in clear, and says that TLS is to follow.
     """
 
     def __init__(self, *, must_encrypt: bool, **arguments: Any) -> None:
@@ -106,8 +120,10 @@ class Connection(aiomysql.Connection):  # type: ignore[misc]
         self._must_encrypt = must_encrypt
 
     async def _request_authentication(self) -> None:
-        if self._must_encrypt and not self.server_capabilities & CLIENT.SSL:
-            raise aiomysql.OperationalError(CR.CR_SSL_CONNECTION_ERROR, "the server offers no TLS")
+        if not self.server_capabilities & CLIENT.SSL:
+            if self._must_encrypt:
+                raise aiomysql.OperationalError(CR.CR_SSL_CONNECTION_ERROR, "the server offers no TLS")
+            self.client_flag &= ~CLIENT.SSL
         await super()._request_authentication()
 
 
@@ -187,9 +203,27 @@ async def connect(block: MySQL, *, again: bool = False) -> Connection:
 
 
 async def _settle(connection: Connection) -> None:
-    listed = ", ".join(f"'{name}'" for name in SETTINGS)
-    known = [name for name, _ in await fetch(connection, f"SHOW VARIABLES WHERE Variable_name IN ({listed})")]
-    await fetch(connection, "SET " + ", ".join(f"SESSION {name} = {SETTINGS[name]}" for name in known))
+    # First, as it counts for SHOW too.
+    await fetch(connection, "SET SESSION sql_select_limit = 18446744073709551615")
+    listed = ", ".join(f"'{name}'" for name in (*SETTINGS, "sql_mode"))
+    found = dict(await fetch(connection, f"SHOW VARIABLES WHERE Variable_name IN ({listed})"))
+    modes = [mode for mode in found.pop("sql_mode").split(",") if mode not in _UNWANTED_MODES]
+    values = {name: SETTINGS[name] for name in found} | {"sql_mode": f"'{','.join(modes)}'"}
+    await fetch(connection, "SET " + ", ".join(f"SESSION {name} = {value}" for name, value in values.items()))
+
+
+async def close(connection: Connection) -> None:
+    """Say goodbye and hang up; on return the socket is closed, which aiomysql's own close leaves to the event loop."""
+    if connection.closed:
+        return
+    writer = connection._writer
+    try:
+        async with asyncio.timeout(_GOODBYE_SECONDS):
+            await connection.ensure_closed()
+            await writer.wait_closed()
+    except OSError:  # the server was quicker, or has better to do
+        writer.transport.abort()
+        connection.close()
 
 
 def _unreachable(block: MySQL, error: BaseException) -> str:

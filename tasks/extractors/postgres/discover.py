@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fnmatch
-import json
 import re
-from dataclasses import dataclass
 
 import asyncpg
 
 from blocks.postgres import Postgres
+from tasks.extractors.catalog import Cursor, Found, matches, promises_changes, ranked, stream_name
 from tasks.extractors.postgres.sql import connect, explained
 
 # A partitioned table has no pages of its own: its leaves' rows and sizes are added up.
@@ -52,54 +50,6 @@ _COLUMNS = """
 
 _TIMES = ("timestamptz", "timestamp")
 _INTEGERS = ("int2", "int4", "int8")
-_CHANGED = re.compile(r"updat|modif|chang|mtime|touched|synced", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Cursor:
-    """A column that may tell what is new."""
-
-    name: str
-    type: str
-    indexed: bool
-    filled: bool
-    """NOT NULL."""
-    generated: bool
-
-    @property
-    def sees_changes(self) -> bool:
-        """Whether its name promises that it moves when a row changes; others bring new rows only."""
-        return self.type in _TIMES and _CHANGED.search(self.name) is not None
-
-    def __str__(self) -> str:
-        lacks = [word for word, there in (("no index", self.indexed), ("nullable", self.filled)) if not there]
-        return self.name + (f" ({', '.join(lacks)})" if lacks else "")
-
-
-@dataclass(frozen=True)
-class Found:
-    """One table."""
-
-    schema: str
-    name: str
-    rows: int | None
-    """The server's estimate; None: the table was never analysed."""
-    bytes: int
-    readable: bool
-    key: tuple[str, ...]
-    cursors: tuple[Cursor, ...]
-    """The best first: indexed, then NOT NULL, then those that see changes."""
-
-    @property
-    def written(self) -> str:
-        """``schema.table``, quoted where it has to be: what goes into the field ``table``."""
-        return ".".join(_written(part) for part in (self.schema, self.name))
-
-    @property
-    def proposed(self) -> Cursor | None:
-        """The cursor to begin with: one that sees changes and has no gaps, or else the first of the candidates."""
-        changing = (cursor for cursor in self.cursors if cursor.sees_changes and cursor.filled)
-        return next(changing, self.cursors[0] if self.cursors else None)
 
 
 async def tables(block: Postgres, schema: str = "", like: str = "*") -> list[Found]:
@@ -107,7 +57,7 @@ async def tables(block: Postgres, schema: str = "", like: str = "*") -> list[Fou
     connection = await connect(block)
     try:
         rows = await connection.fetch(_TABLES, schema)
-        rows = [row for row in rows if _matches(like, row["schema"], row["name"])]
+        rows = [row for row in rows if matches(like, row["schema"], row["name"])]
         columns = await connection.fetch(_COLUMNS, [row["oid"] for row in rows])
     except asyncpg.PostgresError as error:
         raise explained(error, "the catalog cannot be read") from error
@@ -119,21 +69,17 @@ async def tables(block: Postgres, schema: str = "", like: str = "*") -> list[Fou
     return [_found(row, of_table.get(row["oid"], [])) for row in rows]
 
 
-def _matches(like: str, schema: str, name: str) -> bool:
-    return fnmatch.fnmatchcase(name, like) or fnmatch.fnmatchcase(f"{schema}.{name}", like)
-
-
 def _found(row: asyncpg.Record, columns: list[asyncpg.Record]) -> Found:
+    schema, name = row["schema"], row["name"]
     key = sorted((column for column in columns if column["key"]), key=lambda column: int(column["place"]))
-    cursors = [_cursor(column) for column in columns if _may_be_cursor(column, len(key))]
     return Found(
-        schema=row["schema"],
-        name=row["name"],
+        written=".".join(_written(part) for part in (schema, name)),
+        stream=stream_name(name) if schema == "public" else stream_name(schema, name),
         rows=row["rows"] if row["analysed"] else None,
         bytes=row["bytes"],
         readable=row["readable"],
         key=tuple(column["name"] for column in key),
-        cursors=tuple(sorted(cursors, key=_rank)),
+        cursors=ranked(_cursor(column) for column in columns if _may_be_cursor(column, len(key))),
     )
 
 
@@ -144,39 +90,14 @@ def _may_be_cursor(column: asyncpg.Record, key_size: int) -> bool:
 
 
 def _cursor(column: asyncpg.Record) -> Cursor:
-    return Cursor(column["name"], column["type"], column["indexed"], column["filled"], column["generated"])
-
-
-def _rank(cursor: Cursor) -> tuple[bool, bool, bool, bool]:
-    return not cursor.indexed, not cursor.filled, not cursor.sees_changes, not cursor.generated
+    return Cursor(
+        name=column["name"],
+        indexed=column["indexed"],
+        filled=column["filled"],
+        generated=column["generated"],
+        sees_changes=column["type"] in _TIMES and promises_changes(column["name"]),
+    )
 
 
 def _written(name: str) -> str:
     return '"' + name.replace('"', '""') + '"' if re.search(r'[".]', name) else name
-
-
-def stream_name(found: Found) -> str:
-    """A stream's name made of the table's: ``order_items`` → ``order-items``, with the schema unless it is public."""
-    text = found.name if found.schema == "public" else f"{found.schema}-{found.name}"
-    return re.sub(r"[^0-9a-z]+", "-", text.lower()).strip("-") or "table"
-
-
-def deployment(found: Found, stream: str, connection: str, destination: str) -> str:
-    """An entry of the list ``deployments`` in `prefect.yaml`."""
-    cursor = found.proposed
-    lines = [f"  - name: {stream}", "    entrypoint: flows/extract.py:extract"]
-    lines += ["    work_pool: {name: default}", "    tags: [headrace]"]
-    lines += ["    concurrency_limit: {limit: 1, collision_strategy: CANCEL_NEW}", "    parameters:"]
-    source = [f"connection: {connection}", f"table: {json.dumps(found.written, ensure_ascii=False)}"]
-    if cursor:
-        source.append(f"cursor: {json.dumps(cursor.name, ensure_ascii=False)}{_remark(cursor)}")
-    lines += [f"      stream: {stream}", "      source:", *(f"        {line}" for line in source)]
-    lines += [f"      to: {destination}", f"      mode: {'incremental' if cursor else 'full'}"]
-    return "\n".join(lines)
-
-
-def _remark(cursor: Cursor) -> str:
-    said = [] if cursor.sees_changes else ["brings new rows only, not changed ones"]
-    said += [] if cursor.indexed else ["has no index"]
-    said += [] if cursor.filled else ["may be NULL: see null_cursor"]
-    return f"  # {'; '.join(said)}" if said else ""

@@ -13,6 +13,7 @@ from typing import Self
 
 import aiomysql
 from pydantic import JsonValue
+from pymysql.constants import ER
 
 from blocks.errors import SnapshotLost
 from tasks.extractors.contract import Partition, Plan, ReadOptions, Write
@@ -23,7 +24,8 @@ from tasks.extractors.mysql.session import Session
 from tasks.extractors.mysql.sql import explained, number_of
 from tasks.extractors.source import Window
 
-_TABLE_DEFINITION_CHANGED = 1412
+# A table that was there, with its columns, when the run was planned. The new plan tells what is the user's to mend.
+_TABLE_CHANGED = (1412, ER.BAD_FIELD_ERROR, ER.NO_SUCH_TABLE)
 
 _SLOW = (
     "rows are read through aiomysql's public API, about ten times slower: {}. Install the version of aiomysql that "
@@ -97,8 +99,8 @@ class MySQLExtractor:
                 raise self._told(error, session, plan, partition) from error
 
     def _told(self, error: aiomysql.MySQLError, session: Session, plan: Plan, partition: Partition) -> Exception:
-        if number_of(error) == _TABLE_DEFINITION_CHANGED:
-            return SnapshotLost(f"a table was altered or truncated since the snapshot was taken: {error.args[-1]}")
+        if number_of(error) in _TABLE_CHANGED:
+            return SnapshotLost(f"a table was changed since the snapshot was taken: {error.args[-1]}")
         if plan.id == self._plan_id and not session.is_usable:
             return SnapshotLost(f"partition {partition.name}: {error.args[-1]}; the snapshot went with the connection")
         return explained(error, f"partition {partition.name} cannot be read")

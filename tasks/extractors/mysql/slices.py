@@ -157,7 +157,7 @@ class Cutter:
         )
         by = ", ".join(field.quoted for field in self._key)
         shown = ", ".join(map(key_shown, self._key))
-        return f"SELECT DISTINCT {shown} FROM {self._origin} WHERE {exactly} ORDER BY {by}"
+        return f"SELECT {shown} FROM {self._origin} WHERE {exactly} GROUP BY {by} ORDER BY {by}"
 
     async def _measured(self, points: Sequence[Point]) -> list[Segment]:
         """The segments between the points, with the server's estimates."""

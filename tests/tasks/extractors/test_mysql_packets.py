@@ -105,7 +105,7 @@ def test_damaged_structure_is_an_error() -> None:
     """A length or a sequence number that was changed never gives other rows: it is an error."""
     rows = ROWS[:4]
     data, wanted = stream(rows), expected(rows)
-    structure = []
+    structure: list[int] = []
     at = 0
     for row in rows:
         structure += range(at, at + 4)

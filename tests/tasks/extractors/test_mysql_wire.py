@@ -17,6 +17,7 @@ from blocks.errors import ConfigurationError, SnapshotLost
 from blocks.mysql import MySQL
 from tasks.extractors.contract import ReadOptions
 from tasks.extractors.mysql import packets, wire
+from tasks.extractors.mysql.forms import Form
 from tasks.extractors.mysql.session import Session
 from tasks.extractors.mysql.source import MySQLQuery, MySQLTable
 from tests.servers.faults import TcpProxy
@@ -190,7 +191,7 @@ async def test_over_tls(mysql_database: MySQLServer) -> None:
     try:
         assert await session.value("SHOW STATUS LIKE 'Ssl_cipher'") == "Ssl_cipher"
         for _ in range(3):
-            assert await session.stream("SELECT id FROM big", [packets.Form.PLAIN], plain_dialect(), _nowhere) == 60_000
+            assert await session.stream("SELECT id FROM big", [Form.PLAIN], plain_dialect(), _nowhere) == 60_000
             assert await session.value("SELECT 7") == "7"
     finally:
         session.close()

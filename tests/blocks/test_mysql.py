@@ -203,7 +203,7 @@ async def test_default_on_this_machine_is_tls_where_the_server_has_it(mysql_data
 @pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def test_verified_tls(mysql_database: MySQLServer, loop_factory: Any) -> None:
     """With the CA given, name and certificate are checked, on either event loop; large answers come through."""
-    block = block_of(mysql_database, tls_ca_file=str(mysql_database.ca_file))
+    block = block_of(mysql_database, tls_ca_file=mysql_database.authority)
     assert block.tls_mode == "verify-full"
 
     async def version_and_size() -> tuple[str, int]:
@@ -226,7 +226,7 @@ async def test_unknown_authority_is_refused(mysql_database: MySQLServer) -> None
 
 async def test_another_name_is_refused(mysql_database: MySQLServer) -> None:
     """The certificate has to be of the host that was asked for; verify-ca leaves that out."""
-    other = {"host": "127.0.0.2", "tls_ca_file": str(mysql_database.ca_file)}
+    other = {"host": "127.0.0.2", "tls_ca_file": mysql_database.authority}
     with socket.create_server(("127.0.0.2", 0)) as probe:
         port = probe.getsockname()[1]
     forwarder = await asyncio.start_server(lambda r, w: _forward(mysql_database, r, w), "127.0.0.2", port)
@@ -263,10 +263,10 @@ async def test_tls_that_was_asked_for_is_not_talked_out_of(mysql_database: MySQL
 async def test_certificate_is_a_login(mysql_database: MySQLServer) -> None:
     """An account that requires a certificate is reached with the client's files, and not without."""
     user = await mysql_database.create_user("SELECT ON {database}.*", require="X509")
-    trusted = {"tls_ca_file": str(user.ca_file)}
+    trusted = {"tls_ca_file": user.authority}
     assert "Access denied" in await complaint(block_of(user, **trusted))
-    files = {"tls_cert_file": str(user.client_certificate), "tls_key_file": str(user.client_key)}
-    async with connected(block_of(user, **trusted, **files)) as connection:
+    certificate, key = user.certificate
+    async with connected(block_of(user, **trusted, tls_cert_file=certificate, tls_key_file=key)) as connection:
         assert await fetch(connection, "SELECT 1") == [(1,)]
 
 
@@ -289,9 +289,7 @@ async def test_any_character_in_a_password(mysql_database: MySQLServer, tls: str
 
 async def test_unix_socket(mysql_database: MySQLServer) -> None:
     """The path of the server's socket is a host too."""
-    if mysql_database.instance is None:
-        pytest.skip("the socket of a server that is not ours is not known")
-    async with connected(block_of(mysql_database, host=str(mysql_database.instance.socket))) as connection:
+    async with connected(block_of(mysql_database, host=mysql_database.socket)) as connection:
         assert await fetch(connection, "SELECT database()") == [(mysql_database.database,)]
 
 

@@ -188,11 +188,30 @@ class MySQLServer:
 
     def arguments(self, *, tls: bool = False) -> dict[str, Any]:
         """For `aiomysql.connect`, in autocommit; with `tls` the certificate and the host name are verified."""
-        context = ssl.create_default_context(cafile=self._certificate_authority()) if tls else None
+        context = ssl.create_default_context(cafile=self.authority) if tls else None
         place = {"host": self.host, "port": self.port, "db": self.database}
         account = {"user": self.user, "password": self.password}
         how = {"charset": "utf8mb4", "autocommit": True, "connect_timeout": 10, "cursorclass": _Cursor}
         return {**place, **account, "ssl": context, **how}
+
+    @property
+    def authority(self) -> str:
+        """The file of who signed the server's certificate."""
+        if self.ca_file is None:
+            raise ServerUnavailableError(f"add ssl-ca=<file> to {VARIABLES[self.flavour]} for the tests of TLS")
+        return str(self.ca_file)
+
+    @property
+    def certificate(self) -> tuple[str, str]:
+        """The files of a certificate, and of its key, that the server takes for a client's."""
+        if self.client_certificate is None or self.client_key is None:
+            raise ServerUnavailableError(f"add ssl-cert=<file>&ssl-key=<file> to {VARIABLES[self.flavour]}")
+        return str(self.client_certificate), str(self.client_key)
+
+    @property
+    def socket(self) -> str:
+        """The path of its Unix socket."""
+        return str(self._own().socket)
 
     def through(self, port: int) -> "MySQLServer":
         """The same database behind a proxy on this machine."""
@@ -259,13 +278,8 @@ class MySQLServer:
     def _own(self) -> Instance:
         if self.instance is None:
             variable = VARIABLES[self.flavour]
-            raise ServerUnavailableError(f"the server of {variable} is not ours to stop: unset it for this test")
+            raise ServerUnavailableError(f"the server of {variable} is not ours: unset it for this test")
         return self.instance
-
-    def _certificate_authority(self) -> Path:
-        if self.ca_file is None:
-            raise ServerUnavailableError(f"add ?ssl-ca=<file> to {VARIABLES[self.flavour]} for the tests of TLS")
-        return self.ca_file
 
 
 @contextlib.asynccontextmanager
@@ -305,7 +319,7 @@ def started(flavour: Flavour) -> Iterator[MySQLServer]:
 
 def _given(flavour: Flavour, url: str) -> MySQLServer:
     parts = urlsplit(url)
-    authority = parse_qs(parts.query).get("ssl-ca")
+    files = {name: Path(values[0]) for name, values in parse_qs(parts.query).items()}
     return MySQLServer(
         flavour=flavour,
         host=parts.hostname or "localhost",
@@ -314,5 +328,7 @@ def _given(flavour: Flavour, url: str) -> MySQLServer:
         password=unquote(parts.password or ""),
         database=unquote(parts.path[1:]) or "mysql",
         version=f"of {VARIABLES[flavour]}",
-        ca_file=Path(authority[0]) if authority else None,
+        ca_file=files.get("ssl-ca"),
+        client_certificate=files.get("ssl-cert"),
+        client_key=files.get("ssl-key"),
     )

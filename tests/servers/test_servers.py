@@ -139,21 +139,19 @@ class TestMySQL:
         arguments = user.arguments(tls=True) | {"db": None}
         with pytest.raises(aiomysql.OperationalError, match="Access denied"):
             await aiomysql.connect(**arguments)
-        arguments["ssl"].load_cert_chain(str(user.client_certificate), str(user.client_key))
+        arguments["ssl"].load_cert_chain(*user.certificate)
         async with aiomysql.connect(**arguments):
             pass
 
     async def test_killed_server_comes_back_with_what_was_committed(self, mysql_database: MySQLServer) -> None:
         """After SIGKILL and a restart on the same port, what was committed is there and nothing else."""
         await mysql_database.execute("CREATE TABLE t (id int) ENGINE=InnoDB", "INSERT INTO t VALUES (1)")
-        connection = await aiomysql.connect(**mysql_database.arguments())
-        async with connection.cursor() as cursor:
+        async with aiomysql.connect(**mysql_database.arguments()) as connection, connection.cursor() as cursor:
             await cursor.execute("BEGIN")
             await cursor.execute("INSERT INTO t VALUES (2)")
             mysql_database.kill()
             with pytest.raises(aiomysql.OperationalError, match="Lost connection"):
                 await cursor.execute("SELECT * FROM t")
-        connection.close()
         mysql_database.restart()
         assert await mysql_database.fetch("SELECT id FROM t") == [(1,)]
 

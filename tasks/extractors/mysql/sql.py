@@ -134,18 +134,21 @@ class Server:
     flavour: Flavour
     version: tuple[int, int, int]
 
+    @classmethod
+    def saying(cls, told: str) -> Server:
+        """The server that greets with this version. Percona, Aurora and other kin are MySQL here, as they say."""
+        # MariaDB 10 puts 5.5.5- before its version, for old replicas.
+        found = _VERSION.search(told.removeprefix("5.5.5-"))
+        major, minor, patch = found.groups(default="0") if found else ("0", "0", "0")
+        return cls("MariaDB" if "mariadb" in told.lower() else "MySQL", (int(major), int(minor), int(patch)))
+
     def __str__(self) -> str:
         return f"{self.flavour} {'.'.join(map(str, self.version))}"
 
 
 def server_of(connection: Connection) -> Server:
-    """The server's flavour and version. Percona, Aurora and other kin say a MySQL version, and are MySQL here."""
-    told: str = connection.get_server_info()
-    flavour: Flavour = "MariaDB" if "mariadb" in told.lower() else "MySQL"
-    # MariaDB 10 puts 5.5.5- before its version, for old replicas.
-    found = _VERSION.search(told.removeprefix("5.5.5-"))
-    major, minor, patch = found.groups(default="0") if found else ("0", "0", "0")
-    return Server(flavour, (int(major), int(minor), int(patch)))
+    """Who answers on this connection."""
+    return Server.saying(connection.get_server_info())
 
 
 def identifier(name: str) -> str:

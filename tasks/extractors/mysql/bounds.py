@@ -44,7 +44,10 @@ _TRANSACTIONS = """
 _DENIED = (ER.SPECIFIC_ACCESS_DENIED_ERROR, ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR)
 
 # What a statement that writes nothing begins with; all others count as writing.
-_READS = re.compile(r"\s*\(*\s*(select|show|explain|describe|desc|use|set|kill|do)\b", re.IGNORECASE)
+_READS = re.compile(
+    r"(\s|\(|/\*(?!M?!).*?\*/|--[^\n]*\n|#[^\n]*\n)*(select|show|explain|describe|desc|use|set|kill|do)\b",
+    re.IGNORECASE | re.DOTALL,
+)
 
 _NO_PROCESS = (
     "this user does not see other sessions' transactions: a row that is written now and commits after this run may be "

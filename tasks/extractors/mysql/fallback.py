@@ -30,6 +30,11 @@ class CursorReader:
         """Whether the next command can be sent: no result is half read."""
         return self._cursor is None
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection broke in the middle of a result."""
+        return bool(self._connection.closed)
+
     async def read(self, statement: str, forms: Sequence[Form], dialect: CsvDialect, write: Write) -> int:
         """Push the statement's rows to ``write``; how many. After an error see `is_in_sync`."""
         cursor = self._cursor = await self._connection.cursor(aiomysql.SSCursor)

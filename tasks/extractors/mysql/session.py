@@ -15,6 +15,7 @@ from tasks.extractors.contract import Write
 from tasks.extractors.mysql import wire
 from tasks.extractors.mysql.fallback import CursorReader
 from tasks.extractors.mysql.forms import Form
+from tasks.extractors.mysql.rows import GarbledError
 from tasks.extractors.mysql.sql import connect, fetch, server_of
 
 Row = tuple[str | None, ...]
@@ -132,13 +133,13 @@ class Session:
         """
         try:
             rows = await self._reader.read(statement, forms, dialect, write)
-        except asyncio.CancelledError:
+        except GarbledError:
             self.close()
             raise
         except Exception:
             await self._recover()
             raise
-        except BaseException:
+        except BaseException:  # cancelled
             self.close()
             raise
         await self._check_warnings()
@@ -146,6 +147,9 @@ class Session:
 
     async def _recover(self) -> None:
         if self._reader.is_in_sync or self._connection.closed:
+            return
+        if self._reader.is_lost:
+            self.close()
             return
         try:
             async with asyncio.timeout(_KILL_SECONDS):
@@ -155,10 +159,13 @@ class Session:
                 for _ in range(3):
                     if await self.attempt("DO 0") is None:
                         return
-        except Exception:  # the error that brought us here matters more; the caller sees that is_usable is false
+                self.close()
+        except (aiomysql.MySQLError, OSError, TimeoutError, GarbledError):
+            # The error that brought us here matters more; the caller sees that the connection is closed.
             self.close()
-        else:
+        except BaseException:
             self.close()
+            raise
 
     async def _kill_query(self) -> None:
         other = await connect(self._block, again=True)

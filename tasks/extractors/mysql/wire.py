@@ -58,7 +58,8 @@ class _Inbox(asyncio.BufferedProtocol):
         self._usual = transport.get_protocol()
         self.data = bytearray(BUFFER_BYTES)
         self.size = 0
-        self._lost: str | None = None
+        self.lost: str | None = None
+        """How the connection ended; None while it is there."""
         self._arrived: asyncio.Future[None] | None = None
 
     def take_over(self, already: bytes) -> None:
@@ -74,8 +75,8 @@ class _Inbox(asyncio.BufferedProtocol):
 
     async def more(self) -> None:
         """Wait for bytes behind those that are there; a connection that was lost is aiomysql's own error."""
-        if self._lost is not None:
-            raise aiomysql.OperationalError(CR.CR_SERVER_LOST, self._lost)
+        if self.lost is not None:
+            raise aiomysql.OperationalError(CR.CR_SERVER_LOST, self.lost)
         before = self.size
         self._arrived = asyncio.get_running_loop().create_future()
         self._transport.resume_reading()
@@ -85,7 +86,7 @@ class _Inbox(asyncio.BufferedProtocol):
             self._arrived = None
             self._transport.pause_reading()
         if self.size == before:
-            raise aiomysql.OperationalError(CR.CR_SERVER_LOST, self._lost or "the connection was closed")
+            raise aiomysql.OperationalError(CR.CR_SERVER_LOST, self.lost or "the connection was closed")
         if self.size - before < _SMALL_BYTES:
             await asyncio.sleep(_REST_SECONDS)
 
@@ -116,7 +117,7 @@ class _Inbox(asyncio.BufferedProtocol):
         self._usual.connection_lost(exc)
 
     def _lose(self, reason: str) -> None:
-        self._lost = self._lost or reason
+        self.lost = self.lost or reason
         self._wake()
 
     def _wake(self) -> None:
@@ -136,6 +137,11 @@ class WireReader:
     def is_in_sync(self) -> bool:
         """Whether the next command can be sent: no result is half read."""
         return self._packets is None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection broke in the middle of a result."""
+        return self._inbox is not None and self._inbox.lost is not None
 
     async def read(self, statement: str, forms: Sequence[Form], dialect: CsvDialect, write: Write) -> int:
         """Push the statement's rows to ``write``; how many. After an error see `is_in_sync`."""

@@ -118,7 +118,7 @@ class Writing:
         return cls(dialect.binary, zero_dates, int(await session.value("SELECT @@max_allowed_packet") or 0))
 
     def field(self, column: Column, kind: str, charset: str | None, size: int | None) -> Field:
-        """How a column is written. ``size``: bytes of a string at most, bits of a BIT; None where it says nothing."""
+        """How a column is written. ``size``: bytes of a string at most, bits of a BIT, digits of a query's column."""
         quoted = f"t.{identifier(column.name)}"
         expression, form = self._form(quoted, column.type.lower(), kind, size)
         return Field(column, kind, charset, form, expression)
@@ -131,8 +131,9 @@ class Writing:
         if kind == "float":
             # FLOAT's own text has six digits. As a double it has all. (Adding zero would make 0 of -0.)
             return f"{quoted} * 1e0", Form.FLOAT
-        if kind == "double":
-            return f"{quoted} * 1e0", Form.PLAIN  # DOUBLE(M,D) shows D digits, and not all that are stored
+        if kind == "double" and ("(" in full or size is not None):
+            # DOUBLE(M,D) shows D digits, and not all that are stored; of a query's column only the width is known.
+            return f"{quoted} * 1e0", Form.PLAIN
         if kind == "bit":
             return f"LPAD(BIN({quoted} + 0), {size or 1}, '0')", Form.PLAIN
         if "zerofill" in full:

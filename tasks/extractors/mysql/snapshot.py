@@ -14,16 +14,20 @@ from dataclasses import dataclass, field
 
 import aiomysql
 from pydantic import JsonValue
+from pymysql.constants import ER
 
 from blocks.errors import SnapshotLost
 from blocks.mysql import MySQL
 from tasks.extractors.mysql.describe import Relation
 from tasks.extractors.mysql.session import Session
+from tasks.extractors.mysql.sql import number_of
 
 _BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 
 LOCK_SECONDS = 3
 """How long one kind of lock is waited for. While it waits for a long statement it holds up others, so not for long."""
+
+_FULL = (ER.CON_COUNT_ERROR, ER.TOO_MANY_USER_CONNECTIONS, ER.USER_LIMIT_REACHED)
 
 _ONE_CONNECTION = (
     "read over one connection: several see one state only when their transactions begin under a lock, and the server gave "
@@ -70,9 +74,10 @@ async def take(block: MySQL, control: Session, relation: Relation, count: int) -
     """A snapshot for ``count`` readers at once; for one where the server gives no lock, with a note that says so."""
     sessions: list[Session] = []
     try:
-        while len(sessions) < count:
-            sessions.append(await Session.open(block, again=True))
-        snapshot = await _alone(control, sessions) if count == 1 else await _together(control, relation, sessions)
+        full = await _open(block, count, sessions)
+        one = len(sessions) == 1
+        snapshot = await _alone(control, sessions) if one else await _together(control, relation, sessions)
+        snapshot.notes += full
     except BaseException:
         for session in sessions:
             session.close()
@@ -80,6 +85,20 @@ async def take(block: MySQL, control: Session, relation: Relation, count: int) -
     if relation.engine not in (None, "InnoDB"):
         snapshot.notes.append(_NO_SNAPSHOT.format(relation.name, relation.engine))
     return snapshot
+
+
+async def _open(block: MySQL, count: int, sessions: list[Session]) -> list[str]:
+    """Open so many sessions, or as many as the server has room for, with a note then."""
+    while len(sessions) < count:
+        try:
+            sessions.append(await Session.open(block, again=True))
+        except aiomysql.MySQLError as error:
+            if not sessions or number_of(error) not in _FULL:
+                raise
+            return [
+                f"{len(sessions)} of {count} slices are read at once: {error.args[-1]}. Raise the limit, or lower parallel"
+            ]
+    return []
 
 
 async def _alone(control: Session, sessions: list[Session]) -> Snapshot:
@@ -100,13 +119,13 @@ async def _together(control: Session, relation: Relation, sessions: list[Session
             refusals.append(f"{name}: {refused.args[-1]}")
             continue
         try:
-            async with asyncio.TaskGroup() as group:
-                for session in sessions:
-                    group.create_task(session.execute(_BEGIN))
-            position = await _exact_position(sessions[0]) or await _position(control)
+            for session in sessions:
+                await session.execute(_BEGIN)
+            position = await _position(control)
         finally:
             if control.is_usable:
                 await control.execute(release)
+        position = await _exact_position(sessions[0]) or position
         return Snapshot(sessions, _seen(control, position, exact=True, lock=name))
     for surplus in sessions[1:]:
         surplus.close()
@@ -136,7 +155,7 @@ async def _locked(control: Session, statements: list[str], release: str) -> aiom
 
 
 async def _position(control: Session) -> dict[str, JsonValue]:
-    """File, position and GTIDs at the end of the binary log; empty where there is none, or it is not for this user."""
+    """File, position and (MySQL) GTIDs of the binary log's end; empty where there is none, or it is not for this user."""
     for statement in ("SHOW BINARY LOG STATUS", "SHOW MASTER STATUS"):
         try:
             rows = await control.rows(statement)
@@ -145,8 +164,7 @@ async def _position(control: Session) -> dict[str, JsonValue]:
                 raise
             continue
         if rows and rows[0][0]:
-            gtids = rows[0][4] if len(rows[0]) > 4 else await _gtid_at(control, str(rows[0][0]), str(rows[0][1]))
-            return _log(str(rows[0][0]), str(rows[0][1]), gtids)
+            return _log(str(rows[0][0]), str(rows[0][1]), rows[0][4] if len(rows[0]) > 4 else None)
     return {}
 
 
@@ -161,6 +179,7 @@ async def _exact_position(session: Session) -> dict[str, JsonValue]:
 
 
 async def _gtid_at(session: Session, file: str, position: str) -> str | None:
+    # It reads the log up to there, which may take a second: never under a lock.
     try:
         return await session.value(f"SELECT BINLOG_GTID_POS('{file}', {int(position)})")
     except aiomysql.MySQLError:

@@ -228,6 +228,18 @@ async def test_a_lock_is_not_waited_for_long(mysql_database: MySQLServer, monkey
     assert "one connection" in " ".join(plan.notes)
 
 
+async def test_a_server_that_is_full_is_read_by_fewer(mysql_database: MySQLServer) -> None:
+    """An account that may have few connections reads with those it gets, and is told."""
+    await filled(
+        mysql_database, "CREATE TABLE t (id INT PRIMARY KEY)", f"INSERT INTO t {_NUMBERS.format(4_000)} i FROM n"
+    )
+    account = await mysql_database.create_user("ALL PRIVILEGES ON {database}.*", "RELOAD ON *.*")
+    await mysql_database.execute(f"ALTER USER '{account.user}'@'%' WITH MAX_USER_CONNECTIONS 3")
+    slices, plan = await sliced(MySQLTable(connection=block_of(account), table="t"), 4)
+    check(slices, 4_000, 2)
+    assert "2 of 4" in " ".join(plan.notes)
+
+
 async def test_the_log_position_is_told(mysql_database: MySQLServer) -> None:
     """File, position and GTIDs of the snapshot are in the plan, exact where the server allows it."""
     source = await filled(mysql_database, "CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1), (2), (3)")

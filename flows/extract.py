@@ -15,12 +15,13 @@ from pydantic import Field
 from blocks.connect import BlockOrName
 from blocks.errors import SnapshotLost
 from blocks.s3 import S3Destination
+from flows.termination import ended_by_sigterm
 from tasks import progress
 from tasks.commit import commit
 from tasks.commits import Commit, Entry
 from tasks.extract import RESULT_KEY
 from tasks.extract import extract as extract_partition
-from tasks.extractors import AnySource
+from tasks.extractors import AnySource, Source
 from tasks.extractors.contract import Partition, ReadOptions
 from tasks.plan import plan
 from tasks.run import Run, Work
@@ -63,6 +64,14 @@ async def extract(
     options = ReadOptions(
         mode=mode, columns=tuple(columns), partitions=partitions, object_bytes=to.object_size_mb << 20, dialect=to.csv
     )
+    with ended_by_sigterm():
+        return await _attempts(stream, source, options, to, parallel, started)
+
+
+async def _attempts(
+    stream: str, source: Source, options: ReadOptions, to: S3Destination, parallel: int, started: float
+) -> State[dict[str, Any]]:
+    """Plan and carry out; once more from the start when a snapshot gets lost."""
     async with to.client() as client:
         for attempt in range(1, _PLANS + 1):
             try:

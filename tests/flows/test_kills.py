@@ -41,15 +41,14 @@ ALL = [
 CASES = ALL * 3 if SOAK else SHORT
 
 
-async def killed_run(shop: Shop, mode: str, step: str, when: str, nth: int, s3: FaultProxy, prefect: FaultProxy) -> int:
-    """Start a run and kill it at that step; its exit code."""
-    parameters = await shop.save(shop.destination(s3.endpoint))
-    parameters["source"] |= {"cursor": "id"} if mode == "incremental" else {}
-    where, match, partitions = STEPS[step]
-    parameters |= {"mode": mode, "partitions": partitions, "parallel": 1}
-    environment = os.environ | {"PREFECT_API_URL": f"{prefect.endpoint}/api"}
+async def kill_at(
+    step: str, when: str, nth: int, parameters: dict[str, Any], s3: FaultProxy, prefect: FaultProxy
+) -> int:
+    """Start a run in a process of its own and kill it at that step, if it comes that far; its exit code."""
+    where, match, _ = STEPS[step]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.flows.one_run", json.dumps(parameters), env=environment,
+        sys.executable, "-m", "tests.flows.one_run", json.dumps(parameters),
+        env=os.environ | {"PREFECT_API_URL": f"{prefect.endpoint}/api"},
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
 
@@ -61,6 +60,14 @@ async def killed_run(shop: Shop, mode: str, step: str, when: str, nth: int, s3: 
     (proxy.before if when == "before" else proxy.after)(Call(kill, then=Reset()), **match, nth=nth)
     async with asyncio.timeout(90):
         return await process.wait()
+
+
+async def killed_run(shop: Shop, mode: str, step: str, when: str, nth: int, s3: FaultProxy, prefect: FaultProxy) -> int:
+    """`kill_at` for the shop's own stream."""
+    parameters = await shop.save(shop.destination(s3.endpoint))
+    parameters["source"] |= {"cursor": "id"} if mode == "incremental" else {}
+    parameters |= {"mode": mode, "partitions": STEPS[step][2], "parallel": 1}
+    return await kill_at(step, when, nth, parameters, s3, prefect)
 
 
 @pytest.mark.parametrize(("mode", "step", "when"), CASES)

@@ -28,13 +28,15 @@ KILLED_EVERY = 4 if SOAK else 7
 TABLES = """
     CREATE TABLE walks (id int PRIMARY KEY, counter int NOT NULL, updated_at timestamptz NOT NULL DEFAULT now());
     CREATE INDEX ON walks (updated_at);
-    CREATE TABLE steps (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, walk int NOT NULL, counter int NOT NULL);
+    CREATE TABLE steps (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, walk int NOT NULL, counter int NOT NULL,
+                        at timestamptz NOT NULL);
+    CREATE INDEX ON steps (at);
 """
 # Stamped with the start of the transaction, or with the moment of the statement: both are in use.
 WALK = """
     INSERT INTO walks (id, counter, updated_at) VALUES ($1, $2, {stamp})
     ON CONFLICT (id) DO UPDATE SET counter = excluded.counter, updated_at = excluded.updated_at"""
-STEP = "INSERT INTO steps (walk, counter) VALUES ($1, $2)"
+STEP = "INSERT INTO steps (walk, counter, at) VALUES ($1, $2, {stamp})"
 
 
 @dataclass
@@ -59,13 +61,14 @@ class Walkers:
         before = dict(counters)
         transaction = connection.transaction()
         await transaction.start()
+        # One in eight transactions is long: it stays open over the ends of windows.
+        pause = 0.3 if random.random() < 0.12 else 0.02
         for walk in random.sample(sorted(counters), random.randint(1, 5)):
             counters[walk] += 1
             stamp = random.choice(["now()", "clock_timestamp()"])
             await connection.execute(WALK.format(stamp=stamp), walk, counters[walk])
-            await connection.execute(STEP, walk, counters[walk])
-            # One in ten transactions is long: it stays open over several windows' ends.
-            await asyncio.sleep(random.random() * (0.6 if random.random() < 0.1 else 0.02))
+            await connection.execute(STEP.format(stamp=stamp), walk, counters[walk])
+            await asyncio.sleep(random.uniform(0.5, 1.5) * pause)
         if random.random() < 0.15:
             await transaction.rollback()
             counters.update(before)
@@ -76,14 +79,27 @@ class Walkers:
                 self.committed[walk].add(counter)
 
 
+TABLES_AND_CURSORS = {"walks": ("walks", "updated_at"), "steps": ("steps", "id"), "stamps": ("steps", "at")}
+
+
 def streams(shop: Shop, to: str) -> list[dict[str, Any]]:
-    """The parameters of `extract` for both tables: rows that change, by their stamp; rows that are added, by id."""
-    common = {"to": to, "mode": "incremental", "partitions": random.randint(1, 3)}
-    connection = f"postgres/{shop.name}"
-    walks = {"connection": connection, "table": "public.walks", "cursor": "updated_at"}
-    steps = {"connection": connection, "table": "public.steps", "cursor": "id"}
-    return [{"stream": f"{shop.name}-walks", "source": walks, **common},
-            {"stream": f"{shop.name}-steps", "source": steps, **common}]  # fmt: skip
+    """The parameters of `extract`: rows that change, by their stamp; rows that are added, by their id and by a stamp."""
+    return [
+        {
+            "stream": f"{shop.name}-{name}",
+            "source": {"connection": f"postgres/{shop.name}", "table": f"public.{table}", "cursor": cursor},
+            "to": to,
+            "mode": "incremental",
+            "partitions": random.randint(1, 3),
+        }
+        for name, (table, cursor) in TABLES_AND_CURSORS.items()
+    ]
+
+
+async def extracted(shop: Shop) -> None:
+    """A run of all streams at once."""
+    found = [Stream.model_validate(each) for each in streams(shop, f"s3-destination/{shop.name}")]
+    await extract_all(streams=found, parallel=len(found))
 
 
 async def killed(shop: Shop, s3: FaultProxy, prefect: FaultProxy) -> None:
@@ -108,7 +124,6 @@ async def test_no_row_is_passed_over_and_none_comes_twice(
     await shop.execute(TABLES)
     await shop.save()
     walkers = Walkers(shop.server.dsn())
-    to = f"s3-destination/{shop.name}"
     async with asyncio.TaskGroup() as group:
         for first in range(0, 400, 100):
             group.create_task(walkers.walk(first))
@@ -117,17 +132,17 @@ async def test_no_row_is_passed_over_and_none_comes_twice(
                 if run % KILLED_EVERY == 0:
                     await killed(shop, s3_faults, prefect_faults)
                 else:
-                    await extract_all(streams=[Stream.model_validate(each) for each in streams(shop, to)])
+                    await extracted(shop)
         finally:
             walkers.stopping = True
     await asyncio.sleep(1.1)  # a window ends on a whole second
-    await extract_all(streams=[Stream.model_validate(each) for each in streams(shop, to)])
+    await extracted(shop)
 
-    walks = await rows(shop, f"{shop.name}-walks")
-    steps = await rows(shop, f"{shop.name}-steps")
-    assert len(walks) > RUNS / 2
-    assert_versions_rise(walks, walkers.committed)
-    assert_each_once(steps, walkers.committed)
+    found = {name: await rows(shop, f"{shop.name}-{name}") for name in TABLES_AND_CURSORS}
+    assert min(len(commits) for commits in found.values()) > RUNS / 2
+    assert_versions_rise(found["walks"], walkers.committed)
+    assert_each_once(found["steps"], walkers.committed)
+    assert_each_once(found["stamps"], walkers.committed)
 
 
 def assert_versions_rise(commits: list[list[dict[str, str]]], committed: dict[int, set[int]]) -> None:

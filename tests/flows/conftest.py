@@ -77,8 +77,7 @@ class Shop:
                 aws_access_key_id=changes.pop("access_key", self.s3.access_key),
                 aws_secret_access_key=changes.pop("secret_key", self.s3.secret_key),
             ),
-            part_size_mb=5,
-            **{**self.options, **changes},
+            **{"part_size_mb": 5, **self.options, **changes},
         )
 
     def block(self, host: str | None = None, port: int | None = None, **changes: Any) -> Postgres:

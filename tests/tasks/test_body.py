@@ -7,13 +7,13 @@ import io
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.body import Body
+from tasks.body import Body, Piece
 
 PIECES = st.lists(st.binary(min_size=1, max_size=20), max_size=12)
 
 
 @given(PIECES, st.lists(st.tuples(st.integers(-5, 60), st.integers(0, 2), st.integers(-1, 40)), max_size=8))
-def test_it_reads_as_a_file_does(pieces: list[bytes], moves: list[tuple[int, int, int]]) -> None:
+def test_it_reads_as_a_file_does(pieces: list[Piece], moves: list[tuple[int, int, int]]) -> None:
     """Any seek and read gives what the same on a file of the joined bytes gives."""
     body, file = Body(pieces), io.BytesIO(b"".join(pieces))
     assert len(body) == len(file.getvalue())
@@ -27,7 +27,7 @@ def test_it_reads_as_a_file_does(pieces: list[bytes], moves: list[tuple[int, int
 async def test_what_is_sent_is_the_whole_whatever_was_read() -> None:
     """Sending begins at the beginning, small pieces are put together, memoryviews become bytes."""
     data = bytes(range(256)) * 4096
-    pieces = [data[:10], memoryview(data)[10:600_000], data[600_000:600_001], memoryview(data)[600_001:]]
+    pieces: list[Piece] = [data[:10], memoryview(data)[10:600_000], data[600_000:600_001], memoryview(data)[600_001:]]
     body = Body(pieces)
     body.read(1000)
     sent = [piece async for piece in body]

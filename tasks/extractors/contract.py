@@ -79,6 +79,8 @@ class ReadOptions(Frozen):
     partitions: int = 0
     """How many slices; 0: as many as give objects of about ``object_bytes``."""
     object_bytes: int = 256 << 20
+    parallel: int = 4
+    """How many slices will be read at once: as many connections may have to see one state."""
     dialect: CsvDialect = CsvDialect()
 
 

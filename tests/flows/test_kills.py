@@ -99,6 +99,18 @@ async def test_finished_partitions_are_not_read_again(
     await shop.assert_sound("incremental")
 
 
+async def test_a_plan_that_cannot_be_read_any_more_is_dropped(
+    shop: Shop, s3_faults: FaultProxy, prefect_faults: FaultProxy
+) -> None:
+    """Columns changed after the run died: the rest of its plan would not fit, so the next run plans afresh."""
+    await killed_run(shop, "incremental", "result", "after", 1, s3_faults, prefect_faults)
+    await shop.execute("ALTER TABLE things ALTER COLUMN payload TYPE varchar(9999)")
+    assert (await shop.run("incremental", partitions=3, parallel=1))["committed"]
+    (commit,) = await shop.commits()
+    assert not commit.resumed
+    await shop.assert_sound("incremental")
+
+
 def test_a_plan_survives_as_json() -> None:
     """What is kept in the watermark block is the plan itself."""
     plan = Plan(id="a", mode="incremental", since={"cursor": "id", "value": "1"}, resumable=True)

@@ -1,7 +1,4 @@
-"""The destination: a bucket, how to reach it, and what its objects look like. Nothing is sent before a client is used.
-
-A Prefect file system as well, so a run's own results can lie beside its data (``result_storage``).
-"""
+"""The destination: a bucket, how to reach it, and what its objects look like. Nothing is sent before a client is used."""
 
 from __future__ import annotations
 
@@ -11,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote, urlencode, urlsplit
 
 from aiobotocore.config import AioConfig
-from botocore.exceptions import ClientError
-from prefect.filesystems import WritableFileSystem
+from prefect.blocks.core import Block
 from prefect_aws import AwsCredentials
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -66,7 +62,7 @@ class CsvDialect(BaseModel):
         return marker
 
 
-class S3Destination(WritableFileSystem):
+class S3Destination(Block):
     """A folder of a bucket that takes CSV objects and their commits: AWS, MinIO, Ceph, R2 or any other S3.
 
     Credentials are those of the nested block; left empty, those of the surroundings (environment, profile,
@@ -262,31 +258,6 @@ lake.save("lake", overwrite=True)
         if (verify := self._verify()) is not True:
             arguments["verify"] = verify
         return session_of(self.credentials, self._region).create_client("s3", region_name=self._region, **arguments)
-
-    async def read_path(self, path: str) -> bytes:
-        """The content of the object at ``path`` under the prefix; `FileNotFoundError` when there is none."""
-        key = self.key(path)
-        async with self.client() as s3:
-            try:
-                answer = await s3.get_object(Bucket=self.bucket, Key=key, **self.owner_arguments())
-            except s3.exceptions.NoSuchKey:
-                raise FileNotFoundError(f"{self.url(key)} does not exist") from None
-            except ClientError as error:
-                error.add_note(f"while reading {self.url(key)}")
-                raise
-            return await answer["Body"].read()
-
-    async def write_path(self, path: str, content: bytes) -> str:  # type: ignore[override]
-        """Put ``content`` at ``path`` under the prefix, whole or not at all; its key."""
-        # The interface declares None, but every storage block of Prefect answers with where it wrote.
-        key = self.key(path)
-        async with self.client() as s3:
-            try:
-                await s3.put_object(Bucket=self.bucket, Key=key, Body=content, **self.object_arguments())
-            except ClientError as error:
-                error.add_note(f"while writing {self.url(key)}")
-                raise
-        return key
 
     @property
     def _region(self) -> str | None:

@@ -9,6 +9,7 @@ from uuid import uuid4
 from aiobotocore.credentials import AioCredentialResolver, AioDeferredRefreshableCredentials
 from aiobotocore.session import AioSession, get_session
 from botocore.credentials import CredentialProvider
+from botocore.handlers import add_expect_header
 from botocore.loaders import create_loader
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 _LOADER = create_loader()
 """Keeps the service descriptions it has parsed, so that only the first client of a process pays for them."""
+
+_EXPECT: Any = add_expect_header  # the stubs want a handler of any arguments
 
 _Refresh = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -34,6 +37,9 @@ def session_of(block: AwsCredentials, region: str | None) -> AioSession:
 def _session() -> AioSession:
     session = get_session()
     session.register_component("data_loader", _LOADER)
+    # Waiting for "100 Continue" costs a round trip for each part; and a connection that the store closes meanwhile
+    # (an idle one, say) cancels the wait in aiohttp 3, which would look like a cancel of the run.
+    session.unregister("before-call.s3", _EXPECT)
     return session
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
 from typing import Annotated, Any, Literal
 
-from prefect import Task, flow, get_run_logger
+from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import Field
@@ -15,12 +14,12 @@ from pydantic import Field
 from blocks.connect import BlockOrName
 from blocks.errors import SnapshotLost
 from blocks.s3 import S3Destination
+from flows.termination import ended_by_sigterm
 from tasks import progress
 from tasks.commit import commit
 from tasks.commits import Commit, Entry
-from tasks.extract import RESULT_KEY
 from tasks.extract import extract as extract_partition
-from tasks.extractors import AnySource
+from tasks.extractors import AnySource, Source
 from tasks.extractors.contract import Partition, ReadOptions
 from tasks.plan import plan
 from tasks.run import Run, Work
@@ -64,6 +63,14 @@ async def extract(
         mode=mode, columns=tuple(columns), partitions=partitions, parallel=parallel,
         object_bytes=to.object_size_mb << 20, dialect=to.csv,
     )  # fmt: skip
+    with ended_by_sigterm():
+        return await _attempts(stream, source, options, to, parallel, started)
+
+
+async def _attempts(
+    stream: str, source: Source, options: ReadOptions, to: S3Destination, parallel: int, started: float
+) -> State[dict[str, Any]]:
+    """Plan and carry out; once more from the start when a snapshot gets lost."""
     async with to.client() as client:
         for attempt in range(1, _PLANS + 1):
             try:
@@ -82,7 +89,12 @@ async def _extracted(run: Run, parallel: int) -> Commit | None:
     if not work.plan.partitions:
         progress.watcher.get().committed(run.stream, None)
         return None
-    entries = await _entries(run, work, parallel)
+    try:
+        entries = await _entries(run, work, parallel)
+    except SnapshotLost:
+        # What was planned cannot be read any more: the next plan is a fresh one, also when a later run makes it.
+        await drop_pending(work.watermark)
+        raise
     if gone := await _gone(run, entries):
         await drop_pending(work.watermark)
         raise SnapshotLost(f"{gone} object(s) of this run are not in the bucket any more; did a sweep remove them?")
@@ -92,28 +104,18 @@ async def _extracted(run: Run, parallel: int) -> Commit | None:
 async def _entries(run: Run, work: Work, parallel: int) -> list[Entry]:
     """Extract all partitions, ``parallel`` at a time; the first error stops the others and aborts their uploads."""
     slots = asyncio.Semaphore(parallel)
-    # Prefect keeps results in a saved block only; a destination made in code is not one.
-    keeps = work.plan.resumable and getattr(run.destination, "_block_document_id", None) is not None
-    task = _resumable(run) if keeps else extract_partition
 
-    async def one(partition: Partition) -> dict[str, Any] | None:
+    async def one(partition: Partition) -> Entry | None:
         async with slots:
             # Awaited, not submitted: only so does a cancel reach the task, and its upload is aborted.
-            return await task(run, work, partition)
+            return await extract_partition(run, work, partition)
 
     try:
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(one(partition)) for partition in work.plan.partitions]
     except BaseExceptionGroup as failed:
         raise first_of(failed) from None
-    return [Entry.model_validate(entry) for entry in (done.result() for done in running) if entry is not None]
-
-
-def _resumable(run: Run) -> Task[[Run, Work, Partition], Coroutine[Any, Any, dict[str, Any] | None]]:
-    """The task, keeping what it finished in the bucket: a later run takes the plan up and does only the rest."""
-    return extract_partition.with_options(
-        persist_result=True, result_storage=run.destination, result_storage_key=RESULT_KEY, result_serializer="json"
-    )
+    return [entry for entry in (done.result() for done in running) if entry is not None]
 
 
 async def _gone(run: Run, entries: list[Entry]) -> int:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from blocks.connect import BlockOrName
 from blocks.s3 import S3Destination
 from flows.extract import RunMode, StreamName, extract
+from flows.termination import ended_by_sigterm
 from tasks.extractors import AnySource
 
 
@@ -56,8 +57,9 @@ async def extract_all(
                 return error
             return outcome
 
-    async with asyncio.TaskGroup() as group:
-        running = [group.create_task(one(stream)) for stream in streams]
+    with ended_by_sigterm():
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(one(stream)) for stream in streams]
     return _outcome(streams, [task.result() for task in running])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
@@ -35,11 +35,13 @@ async def sweep(
         older_than: Younger leftovers stay, they may belong to a run under way. Such as 24 hours or 7 days.
         dry_run: Only tell what would go.
     """
-    before = datetime.now(UTC) - _age(older_than)
+    age = _age(older_than)
     uploads: list[str] = []
     objects: dict[str, int] = {}
     async with to.client() as client:
         with explained_by(to, "(all)"):
+            # The store stamps what lies in it; this machine's clock may differ.
+            before = await leftovers.store_time(client, to) - age
             names = streams or await leftovers.streams_of(client, to)
         for stream in names:
             with explained_by(to, stream):

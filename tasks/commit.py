@@ -6,13 +6,12 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
 from prefect import get_run_logger, task
 from prefect.artifacts import acreate_table_artifact
 from prefect.events import emit_event
 from prefect.runtime import flow_run
 
-from tasks import progress, state
+from tasks import progress, records, state
 from tasks.commits import Commit, Entry
 from tasks.failures import RETRIES, RETRY_SECONDS, explained_by, may_pass
 from tasks.run import Run, Work
@@ -35,7 +34,8 @@ async def commit(run: Run, work: Work, entries: list[Entry]) -> Commit:
                 "another run committed sequence %d first; this run's objects are discarded", standing.sequence
             )
             await _discard(run, entries, standing)
-        await _forget_results(run, work)
+        if work.plan.resumable:
+            await records.forget(run, work.plan)
         progress.watcher.get().committed(run.stream, standing.sequence)
         return standing
 
@@ -103,14 +103,3 @@ async def _discard(run: Run, entries: list[Entry], standing: Commit) -> None:
     kept = {entry.key for entry in standing.entries}
     for key in [entry.key for entry in entries if entry.key not in kept]:
         await run.client.delete_object(Bucket=run.destination.bucket, Key=key, **run.destination.owner_arguments())
-
-
-async def _forget_results(run: Run, work: Work) -> None:
-    """Remove the records of finished partitions; they served to take up a plan that is committed now."""
-    try:
-        for partition in work.plan.partitions if work.plan.resumable else ():
-            key = run.destination.key(run.stream, "_results", work.plan.id, f"{partition.name}.json")
-            await run.client.delete_object(Bucket=run.destination.bucket, Key=key, **run.destination.owner_arguments())
-    except (ClientError, BotoCoreError, OSError) as error:
-        # The commit stands; sweep removes what is left.
-        get_run_logger().info("records of the plan are left for sweep: %s", error)

@@ -8,11 +8,11 @@ import time
 import uuid
 from typing import Any
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
 
 from blocks.s3 import CsvDialect
-from tasks import progress
+from tasks import progress, records
 from tasks.commits import Entry, EntryMeta
 from tasks.extractors.contract import Partition, Plan
 from tasks.failures import RETRIES, RETRY_SECONDS, explained_by, may_pass
@@ -22,36 +22,45 @@ from tasks.upload import StoredObject, Upload
 _ARTIFACT_SECONDS = 5.0
 """A partition that takes longer gets a progress artifact, brought up to date this often."""
 
-RESULT_KEY = "{parameters[run].stream}/_results/{parameters[work].plan.id}/{parameters[partition].name}.json"
-
 
 @task(name="extract", task_run_name="extract {run.stream} {partition.name}", persist_result=False, retries=RETRIES,
       retry_delay_seconds=RETRY_SECONDS, retry_condition_fn=may_pass)  # fmt: skip
-async def extract(run: Run, work: Work, partition: Partition) -> dict[str, Any] | None:
-    """Read one partition into one object; its `Entry` as JSON, or None where it held no row and no object is needed.
+async def extract(run: Run, work: Work, partition: Partition) -> Entry | None:
+    """Read one partition into one object; its entry, or None where it held no row and no object is needed.
 
-    The object's name is new with every attempt, so that no two attempts ever write to the same key.
+    A partition that the run whose plan this is had finished is taken as it is. The object's name is new with every
+    attempt, so that no two attempts ever write to the same key.
     """
     with explained_by(run.destination, run.stream):
-        meter = _Meter(run, work, partition)
-        async with Upload(run.client, run.destination, _key(run, work, partition)) as upload:
-            head = header(work.plan, run.destination.csv)
+        if work.resumed and (record := await records.find(run, work.plan, partition)) is not None:
+            get_run_logger().info("finished by the run before")
+            return record.entry
+        entry = await _extracted(run, work, partition)
+        if work.plan.resumable:
+            await records.keep(run, work.plan, partition, entry)
+        return entry
 
-            async def write(data: bytes) -> None:
-                if not meter.size:
-                    await upload.write(head)
-                await upload.write(data)
-                await meter.add(len(data))
 
-            rows = await run.extractor.read(work.plan, partition, write)
-            if not rows and not _stands_for_empty(work.plan, partition):
-                await meter.done(0)
-                return None
+async def _extracted(run: Run, work: Work, partition: Partition) -> Entry | None:
+    meter = _Meter(run, work, partition)
+    async with Upload(run.client, run.destination, _key(run, work, partition)) as upload:
+        head = header(work.plan, run.destination.csv)
+
+        async def write(data: bytes) -> None:
             if not meter.size:
                 await upload.write(head)
-            stored = await upload.finish()
-        await meter.done(rows)
-        return _entry(run, partition, stored, rows).model_dump(mode="json")
+            await upload.write(data)
+            await meter.add(len(data))
+
+        rows = await run.extractor.read(work.plan, partition, write)
+        if not rows and not _stands_for_empty(work.plan, partition):
+            await meter.done(0)
+            return None
+        if not meter.size:
+            await upload.write(head)
+        stored = await upload.finish()
+    await meter.done(rows)
+    return _entry(run, partition, stored, rows)
 
 
 def _key(run: Run, work: Work, partition: Partition) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
@@ -27,6 +28,12 @@ class Leftovers(BaseModel):
     """Key and upload id."""
     objects: dict[str, int] = {}
     """Key and size in bytes; the store does not tell the size of an unfinished upload."""
+
+
+async def store_time(client: S3Client, destination: S3Destination) -> datetime:
+    """The store's own clock, from the Date header of an answer."""
+    answer = await client.list_objects_v2(Bucket=destination.bucket, MaxKeys=1, **destination.owner_arguments())
+    return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
 
 
 async def streams_of(client: S3Client, destination: S3Destination) -> list[str]:

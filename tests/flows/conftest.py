@@ -77,8 +77,7 @@ class Shop:
                 aws_access_key_id=changes.pop("access_key", self.s3.access_key),
                 aws_secret_access_key=changes.pop("secret_key", self.s3.secret_key),
             ),
-            part_size_mb=5,
-            **{**self.options, **changes},
+            **{"part_size_mb": 5, **self.options, **changes},
         )
 
     def block(self, host: str | None = None, port: int | None = None, **changes: Any) -> Postgres:
@@ -106,24 +105,28 @@ class Shop:
         outcome: dict[str, Any] = await extract(**parameters, mode=mode, **changes)
         return outcome
 
-    async def commits(self) -> list[Commit]:
+    async def commits(self, stream: str | None = None) -> list[Commit]:
         async with self.destination().client() as client:
-            log = CommitLog(client, self.destination(), self.name)
+            log = CommitLog(client, self.destination(), stream or self.name)
             return [found for number in await log.after(0) if (found := await log.read(number)) is not None]
+
+    async def committed_rows(self, commits: list[Commit]) -> list[dict[str, str]]:
+        """All rows of the files these commits list, by column."""
+        found: list[dict[str, str]] = []
+        async with self.destination().client() as client:
+            for entry in [entry for commit in commits for entry in commit.entries]:
+                body = await (await client.get_object(Bucket=self.bucket, Key=entry.key))["Body"].read()
+                assert len(body) == entry.meta.content_length
+                text = gzip.decompress(body) if entry.key.endswith(".gz") else body
+                rows = list(csv.DictReader(io.StringIO(text.decode(), newline="")))
+                assert len(rows) == entry.rows
+                found += rows
+        return found
 
     async def committed_ids(self, commits: list[Commit] | None = None) -> list[int]:
         """The ids in all committed files, sorted; duplicates stay."""
-        found: list[int] = []
-        async with self.destination().client() as client:
-            for commit in await self.commits() if commits is None else commits:
-                for entry in commit.entries:
-                    body = await (await client.get_object(Bucket=self.bucket, Key=entry.key))["Body"].read()
-                    assert len(body) == entry.meta.content_length
-                    text = gzip.decompress(body) if entry.key.endswith(".gz") else body
-                    rows = list(csv.reader(io.StringIO(text.decode())))
-                    assert len(rows) - 1 == entry.rows
-                    found += [int(row[0]) for row in rows[1:]]
-        return sorted(found)
+        rows = await self.committed_rows(await self.commits() if commits is None else commits)
+        return sorted(int(row["id"]) for row in rows)
 
     async def assert_sound(self, mode: str) -> None:
         """Committed files hold the table exactly; a sweep leaves them and nothing else."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextvars import Context
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from blocks.errors import ConfigurationError, PositionLost
 from blocks.watermark import Watermark
 from flows.extract_all import Stream, extract_all
+from flows.sweep import sweep
+from tasks import leftovers
 from tasks.commits import CommitLog
 from tasks.state import rewind, set_position
 from tests.flows.conftest import Shop
@@ -154,6 +157,97 @@ async def test_a_wrong_connection_says_which_field(shop: Shop, changes: dict[str
         await shop.run("full", block=shop.block(**changes))
     assert time.monotonic() - begun < 15
     assert "secret" not in str(caught.value)
+
+
+async def test_access_that_is_denied_says_what_is_needed(shop: Shop) -> None:
+    """A user without rights to the bucket is told which ones a run needs."""
+    stranger = shop.s3.stranger()
+    theirs = shop.destination(access_key=stranger.access_key, secret_key=stranger.secret_key)
+    with pytest.raises(ConfigurationError, match=r"(?s)access to s3://.*is denied.*s3:PutObject"):
+        await shop.run("full", theirs)
+
+
+@pytest.mark.parametrize(("status", "code"), [(301, "PermanentRedirect"), (400, "AuthorizationHeaderMalformed")])
+async def test_a_wrong_region_is_named(shop: Shop, s3_faults: FaultProxy, status: int, code: str) -> None:
+    """What AWS answers for a bucket of another region leads to the field region, without a retry."""
+    s3_faults.before(s3_error(status, code), method="PUT", times=None)
+    with pytest.raises(ConfigurationError, match="field region"):
+        await shop.run("full", shop.destination(s3_faults.endpoint))
+
+
+async def test_an_unknown_cursor_is_named(shop: Shop) -> None:
+    """A cursor column that is not there is told with near matches."""
+    with pytest.raises(ConfigurationError, match=r"field cursor: .*'updatedat'; did you mean updated_at"):
+        await shop.run("incremental", source={"cursor": "updatedat"})
+
+
+@pytest.mark.parametrize("statement", ["DROP TABLE things", "ALTER TABLE things DROP COLUMN payload"])
+async def test_a_table_changed_in_the_middle_is_read_as_it_was(
+    shop: Shop, s3_faults: FaultProxy, statement: str
+) -> None:
+    """A DROP or ALTER waits for the run, which commits the whole table as it was planned."""
+    rows = len(await shop.ids())
+    changing: list[asyncio.Task[None]] = []
+
+    async def change(_request: Request) -> None:
+        changing.append(asyncio.create_task(shop.execute(statement)))
+        await asyncio.sleep(0.2)
+
+    s3_faults.before(Call(change), method="PUT", path="/data/")
+    outcome = await shop.run("full", shop.destination(s3_faults.endpoint), partitions=3, parallel=1)
+    await changing[0]
+    assert outcome["rows"] == rows
+    (commit,) = await shop.commits()
+    assert [column.name for column in commit.columns] == ["id", "payload", "updated_at"]
+
+
+async def test_a_reader_lost_while_an_alter_waits_plans_again(
+    shop: Shop, s3_faults: FaultProxy, postgres_wire: TcpProxy
+) -> None:
+    """A reader opened anew would queue behind the ALTER, which waits for this run: the run lets it go first."""
+    changing: list[asyncio.Task[None]] = []
+
+    async def change(_request: Request) -> None:
+        changing.append(asyncio.create_task(shop.execute("ALTER TABLE things DROP COLUMN payload")))
+        await asyncio.sleep(0.2)
+        postgres_wire.cut_after(100_000)
+
+    s3_faults.before(Call(change), method="PUT", path="/data/")
+    block = shop.block(port=postgres_wire.port, tls="disable")
+    outcome = await shop.run("full", shop.destination(s3_faults.endpoint), block, partitions=3, parallel=1)
+    await changing[0]
+    assert outcome["committed"]
+    (commit,) = await shop.commits()
+    assert [column.name for column in commit.columns] == ["id", "updated_at"]
+    await shop.assert_sound("full")
+
+
+async def test_a_clock_that_was_set_back_is_told(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    """With the watermark in the server's future nothing is read, the watermark stays, and the run says why."""
+    source = {"cursor": "updated_at"}
+    await shop.run("incremental", source=source)
+    await _log(
+        shop, lambda log: set_position(log, {"cursor": "updated_at", "value": "2999-01-01 00:00:00+00"}, note="")
+    )
+    await shop.add(3)
+    outcome = await shop.run("incremental", source=source)
+    assert (outcome["sequence"], outcome["rows"]) == (None, 0)
+    assert "clock set back" in caplog.text
+    mark = await Watermark.of(shop.name)
+    assert mark is not None
+    assert mark.position == {"cursor": "updated_at", "value": "2999-01-01 00:00:00+00"}
+
+
+async def test_a_sweep_goes_by_the_clock_of_the_store(shop: Shop) -> None:
+    """What is young by the store's clock stays, whatever this machine's says."""
+    async with shop.destination().client() as client:
+        key = shop.destination().key(shop.name, "data", "1", "x.csv")
+        await client.put_object(Bucket=shop.bucket, Key=key, Body=b"")
+        told = await leftovers.store_time(client, shop.destination())
+        stamped = (await client.head_object(Bucket=shop.bucket, Key=key))["LastModified"]
+    assert abs(told - stamped) < timedelta(seconds=5)
+    await sweep(to=shop.destination(), streams=[shop.name], older_than="1 hour", dry_run=False)
+    assert await shop.leftovers() == [key]
 
 
 async def test_a_server_that_does_not_answer_is_given_up(shop: Shop, postgres_wire: TcpProxy) -> None:

@@ -14,7 +14,8 @@ import zstandard
 from prefect_aws import AwsCredentials
 
 from blocks.s3 import S3Destination
-from tasks.upload import Upload, first_of, part_size, undisturbed
+from tasks.upload import StoredObject, Upload, first_of, part_size, undisturbed
+from tests.servers.faults import FaultProxy
 from tests.servers.s3 import S3Server
 
 if TYPE_CHECKING:
@@ -46,6 +47,14 @@ async def _body(client: S3Client, bucket: str, key: str) -> bytes:
     return await (await client.get_object(Bucket=bucket, Key=key))["Body"].read()
 
 
+async def uploaded(client: S3Client, destination: S3Destination, data: bytes, step: int) -> StoredObject:
+    """Write ``data`` to the object ``k``, so many bytes at a time."""
+    async with Upload(client, destination, "k") as upload:
+        for start in range(0, len(data), step):
+            await upload.write(data[start : start + step])
+        return await upload.finish()
+
+
 async def _nothing_there(client: S3Client, bucket: str) -> bool:
     uploads = await client.list_multipart_uploads(Bucket=bucket)
     return not uploads.get("Uploads") and not (await client.list_objects_v2(Bucket=bucket)).get("Contents")
@@ -58,12 +67,32 @@ async def test_bytes_arrive_as_they_were_written(
 ) -> None:
     """Whatever the size, in one put or in parts, the object holds the bytes, and its figures are right."""
     data = os.urandom(size)
-    async with Upload(client, destination_of(s3_server, bucket, checksum=checksum), "k") as upload:
-        for start in range(0, size, 300_000):
-            await upload.write(data[start : start + 300_000])
-        stored = await upload.finish()
+    stored = await uploaded(client, destination_of(s3_server, bucket, checksum=checksum), data, 300_000)
     assert await _body(client, bucket, "k") == data
     assert (stored.size, stored.raw_size, stored.crc32) == (size, size, f"{zlib.crc32(data):08x}")
+
+
+async def test_parts_are_of_one_size(s3_server: S3Server, bucket: str, client: S3Client, s3_faults: FaultProxy) -> None:
+    """However the bytes come, every part but the last has exactly the part size: some stores insist on it."""
+    data = os.urandom(12 * MIB + 5)
+    watched = destination_of(s3_server, bucket).model_copy(update={"endpoint": s3_faults.endpoint})
+    async with watched.client() as through:
+        await uploaded(through, watched, data, 777_777)
+    parts = s3_faults.requests(method="PUT", query="partNumber")
+    assert sorted(part.bytes_in for part in parts) == [2 * MIB + 5, 5 * MIB, 5 * MIB]
+    assert await _body(client, bucket, "k") == data
+
+
+async def test_a_signed_payload_is_read_for_its_signature(
+    s3_server: S3Server, bucket: str, client: S3Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the payload itself is signed (plain HTTP to another machine) the store finds its SHA-256 right."""
+    monkeypatch.setattr("blocks.s3._in_the_open", lambda _: True)
+    data = os.urandom(7 * MIB)
+    destination = destination_of(s3_server, bucket)
+    async with destination.client() as signing:
+        await uploaded(signing, destination, data, 300_000)
+    assert await _body(client, bucket, "k") == data
 
 
 @pytest.mark.parametrize(("compression", "level"), [("gzip", None), ("gzip", 6), ("zstd", None), ("zstd", 9)])
@@ -73,10 +102,7 @@ async def test_compressed_objects_are_one_stream(
     """A compressed object is one gzip member or one zstd frame over all parts."""
     data = os.urandom(9 * MIB) + b"a,b\n" * 1_000_000
     made = destination_of(s3_server, bucket, compression=compression, compression_level=level)
-    async with Upload(client, made, "k") as upload:
-        for start in range(0, len(data), 100_000):
-            await upload.write(data[start : start + 100_000])
-        stored = await upload.finish()
+    stored = await uploaded(client, made, data, 100_000)
     body = await _body(client, bucket, "k")
     assert (stored.size, stored.raw_size) == (len(body), len(data))
     if compression == "gzip":

@@ -30,6 +30,9 @@ from tasks.extractors.source import Window
 _REST_SECONDS = 0.002
 _SMALL_BYTES = 128 << 10
 
+# A reader that has to be opened anew finds the lock taken only where somebody waits to change the table: let them.
+_LOCK_TIMEOUT = "2s"
+
 # Rewritten or truncated since the snapshot: the catalog as the snapshot shows it names another file than the current.
 _REWRITTEN = """
     SELECT count(*) FROM pg_catalog.pg_class
@@ -49,6 +52,7 @@ class PostgresExtractor:
         self._subject = subject
         self._options = options
         self._holder: Connection | None = None
+        self._readers: list[Connection] = []
         self._snapshot: str | None = None
         self._select: Select | None = None
         self._describing = asyncio.Lock()
@@ -59,9 +63,10 @@ class PostgresExtractor:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._holder is not None:
-            # Not close(): after an error it may wait for an answer that does not come.
-            self._holder.terminate()
+        for connection in (self._holder, *self._readers):
+            if connection is not None:
+                # Not close(): after an error it may wait for an answer that does not come.
+                connection.terminate()
 
     @property
     def asked(self) -> str:
@@ -83,9 +88,11 @@ class PostgresExtractor:
             await self._take_snapshot(connection, self._select)
             blank = Plan(id=uuid.uuid4().hex, mode=self._options.mode, asked=self.asked, since=since)
             seen = json.loads(await connection.fetchval(_SEEN))
-            return await planner.plan(blank.model_copy(update={"snapshot": seen}), bound)
+            made = await planner.plan(blank.model_copy(update={"snapshot": seen}), bound)
+            await self._open_readers(self._select, min(len(made.partitions), self._options.parallel))
         except asyncpg.PostgresError as error:
             raise explained(error, "planning failed", self._subject.query) from error
+        return made
 
     async def _take_snapshot(self, connection: Connection, select: Select) -> None:
         await begin(connection)
@@ -95,19 +102,56 @@ class PostgresExtractor:
         if await connection.fetchval(_REWRITTEN, read):
             raise SnapshotLost("a table was truncated or rewritten while the snapshot was taken")
 
-    async def read(self, plan: Plan, partition: Partition, write: Write) -> int:
-        """See `Extractor.read`. On this run's snapshot; on one of its own where an earlier run made the plan."""
+    async def _open_readers(self, select: Select, count: int) -> None:
+        """Connections that have the snapshot and their locks before the first row is read.
+
+        A lock asked for later would queue behind whoever waits for ours to go, to alter or drop the table: a DROP would
+        stop this run, and this run everybody else.
+        """
+
+        async def open_one() -> None:
+            connection = await self._reader()
+            self._readers.append(connection)
+            await bounds.relations(connection, await select.everything(connection))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(count):
+                    group.create_task(open_one())
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+
+    async def _reader(self) -> Connection:
         connection = await connect(self._subject.block, again=True)
         try:
             await begin(connection, snapshot=self._snapshot)
+            await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    async def read(self, plan: Plan, partition: Partition, write: Write) -> int:
+        """See `Extractor.read`. On this run's snapshot; on one of its own where an earlier run made the plan."""
+        # There is none where an earlier one failed, or an earlier run made the plan.
+        connection = self._readers.pop() if self._readers else await self._reader()
+        done = False
+        try:
             select = await self._described(connection, plan)
             statements = await select.partition(connection, plan, partition)
-            return sum([await self._copy(connection, statement, write) for statement in statements])
+            rows = sum([await self._copy(connection, statement, write) for statement in statements])
+            done = True
+        except asyncpg.LockNotAvailableError as error:
+            raise SnapshotLost("another session waits to alter, truncate or drop a table of this plan") from error
         except asyncpg.PostgresError as error:
             raise explained(error, f"partition {partition.name} cannot be read") from error
         finally:
-            # Not close(): after a failed or cancelled COPY it would wait for the rest of the rows.
-            connection.terminate()
+            if done:
+                self._readers.append(connection)
+            else:
+                # Not close(): after a failed or cancelled COPY it would wait for the rest of the rows.
+                connection.terminate()
+        return rows
 
     async def _described(self, connection: Connection, plan: Plan) -> Select:
         async with self._describing:
@@ -128,6 +172,8 @@ class PostgresExtractor:
             status = await connection.copy_from_query(
                 statement, output=sink, format="csv", null=self._options.dialect.null, encoding="utf8"
             )
+        except asyncpg.LockNotAvailableError:
+            raise
         except asyncpg.PostgresError as error:
             raise explained(error, "the server refuses to read", statement) from error
         return int(status.rsplit(" ", 1)[-1])

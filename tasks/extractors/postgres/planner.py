@@ -79,9 +79,10 @@ class Planner:
     async def plan(self, blank: Plan, bound: Bound | None) -> Plan:
         """Fill in ``blank``. A full read without a cursor leaves the position as it is."""
         cursor, after = self._select.cursor, None
-        if bound is not None:
+        if cursor is not None and bound is not None:
             self._notes += bound.notes
             after = self._after(blank.since)
+            await self._warn_of_clock(cursor, after, bound)
         until = await self._until(cursor, after, bound) if cursor and bound else None
         columns = tuple(field.column for field in self._select.relation.chosen(self._options.columns))
         reached = position(cursor.column.name, until) if cursor and until is not None else blank.since
@@ -99,6 +100,18 @@ class Planner:
             await self._select.highest(self._connection, cursor, after, bound)
         )
         return value
+
+    async def _warn_of_clock(self, cursor: Field, after: str | None, bound: Bound) -> None:
+        if after is None or bound.value is None or not bound.exclusive:
+            return
+        if await self._connection.fetchval(
+            f"SELECT $1::text::{cursor.cast} < $2::text::{cursor.cast}", bound.value, after
+        ):
+            self._notes.append(
+                f"nothing is read now: the window would end at {bound.value}, before the watermark {after}. Was the "
+                "server's clock set back, or lag raised? Rows stamped before the watermark are passed over: set lookback, "
+                "or go back with `headrace state set`"
+            )
 
     async def _full(self, plan: Plan, cursor: Field | None) -> Plan:
         everything = await self._select.everything(self._connection)

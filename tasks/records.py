@@ -1,0 +1,63 @@
+"""What a run has finished, kept in the bucket: a later run that takes up its plan does only the rest.
+
+Not by Prefect's result persistence, which keeps the pickled exceptions of failed tasks too, each under a name that no
+one finds again, and makes a client of its own for every record.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from prefect.logging import get_logger
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tasks.commits import Entry
+from tasks.extractors.contract import Partition, Plan
+from tasks.run import Run
+
+
+class Record(BaseModel):
+    """A partition that is finished."""
+
+    model_config = ConfigDict(frozen=True)
+
+    entry: Entry | None
+    """None: it held no row, and no object was needed."""
+
+
+async def find(run: Run, plan: Plan, partition: Partition) -> Record | None:
+    """The record of a partition; None when there is none (or none that can be read: it is extracted again then)."""
+    try:
+        answer = await run.client.get_object(**_where(run, plan, partition))
+    except run.client.exceptions.NoSuchKey:
+        return None
+    try:
+        return Record.model_validate_json(await answer["Body"].read())
+    except ValidationError:
+        return None
+
+
+async def keep(run: Run, plan: Plan, partition: Partition, entry: Entry | None) -> None:
+    """Note that a partition is finished."""
+    await run.client.put_object(
+        **_where(run, plan, partition),
+        Body=Record(entry=entry).model_dump_json().encode(),
+        ContentType="application/json",
+        **run.destination.object_arguments(),
+    )
+
+
+async def forget(run: Run, plan: Plan) -> None:
+    """Remove the records of a plan that is committed."""
+    try:
+        for partition in plan.partitions:
+            await run.client.delete_object(**_where(run, plan, partition))
+    except (ClientError, BotoCoreError, OSError) as error:
+        # The commit stands; sweep removes what is left.
+        get_logger("headrace.records").info("records of the plan are left for sweep: %s", error)
+
+
+def _where(run: Run, plan: Plan, partition: Partition) -> dict[str, Any]:
+    key = run.destination.key(run.stream, "_results", plan.id, f"{partition.name}.json")
+    return {"Bucket": run.destination.bucket, "Key": key, **run.destination.owner_arguments()}

@@ -1,0 +1,27 @@
+"""One run of `extract` as a process of its own, to be killed, signalled or limited.
+
+``python -m tests.flows.one_run PARAMETERS_AS_JSON [BYTES]``: with BYTES the process can have no more memory than that
+(RLIMIT_DATA). Prints what the flow said and the most memory that was resident.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import sys
+from typing import Any
+
+
+async def _main(parameters: dict[str, Any]) -> None:
+    from flows.extract import extract
+
+    outcome: dict[str, Any] = await extract(**parameters)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    sys.stdout.write(json.dumps({**outcome, "peak": peak}))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[2]), int(sys.argv[2])))
+    asyncio.run(_main(json.loads(sys.argv[1])))

@@ -1,0 +1,165 @@
+"""The project's own prefect.yaml on a real Prefect server: deployed, run by a worker, cancelled, run again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Cancelling
+
+from blocks.s3 import S3Destination
+from flows import demo_shop
+from flows.deployments import read
+from tasks.commits import Commit, CommitLog
+from tests.flows.conftest import Shop
+from tests.servers.faults import Call, FaultProxy, Request
+
+ROOT = Path(__file__).parent.parent.parent
+DEPLOYMENTS = sorted(read(ROOT / "prefect.yaml"))
+# As a worker of one's own would have it, but quicker to look for work.
+ENVIRONMENT = {"HEADRACE_HOME": str(ROOT), "PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_LOGGING_LEVEL": "WARNING"}
+
+
+async def prefect(*words: str) -> str:
+    """Run Prefect's own command in the project's folder, as a person would; what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "prefect", *words, cwd=ROOT, env=os.environ | ENVIRONMENT,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    async with asyncio.timeout(120):
+        said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode()
+    return said.decode()
+
+
+@pytest.fixture
+async def client(prefect_api: str) -> AsyncIterator[PrefectClient]:
+    assert prefect_api
+    async with get_client() as made:
+        yield made
+
+
+@pytest.fixture
+async def lake(shop: Shop) -> AsyncIterator[S3Destination]:
+    """The shop that prefect.yaml names, and its lake; orders are a little more than one part."""
+    connection = await asyncpg.connect(shop.server.dsn())
+    try:
+        async for _ in demo_shop.fill(connection, demo_shop.Size(customers=200, orders=90_000)):
+            pass
+    finally:
+        await connection.close()
+    await shop.block().asave("shop", overwrite=True)
+    lake = shop.destination()
+    await lake.asave("lake", overwrite=True)
+    yield lake
+    # The names are those of the file, so the next test has the same ones.
+    async with get_client() as client:
+        for document in await client.read_block_documents_by_type("watermark"):
+            if document.name in ("customers", "orders", "order-items"):
+                await client.delete_block_document(document.id)
+
+
+@pytest.fixture
+async def worker(lake: S3Destination) -> AsyncIterator[None]:
+    """A worker of the pool that the file names, with all of it deployed."""
+    assert lake
+    await prefect("work-pool", "create", "default", "--type", "process", "--overwrite")
+    await prefect("--no-prompt", "deploy", "--all")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "prefect", "worker", "start", "--pool", "default", "--name", secrets.token_hex(4),
+        cwd="/", env=os.environ | ENVIRONMENT, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        process.terminate()
+        async with asyncio.timeout(60):
+            await process.wait()
+
+
+async def started(client: PrefectClient, *words: str) -> FlowRun:
+    """The run that ``prefect deployment run`` creates."""
+    name = f"run-{secrets.token_hex(4)}"
+    await prefect("deployment", "run", *words, "--flow-run-name", name)
+    (run,) = await client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name])))
+    return run
+
+
+async def ended(client: PrefectClient, run: FlowRun) -> FlowRun:
+    async with asyncio.timeout(90):
+        while True:
+            now = await client.read_flow_run(run.id)
+            if now.state is not None and now.state.is_final():
+                return now
+            await asyncio.sleep(0.5)
+
+
+async def commits(lake: S3Destination, stream: str) -> list[Commit]:
+    async with lake.client() as s3:
+        log = CommitLog(s3, lake, stream)
+        return [found for number in await log.after(0) if (found := await log.read(number)) is not None]
+
+
+async def uploads(lake: S3Destination) -> list[Any]:
+    async with lake.client() as s3:
+        return list((await s3.list_multipart_uploads(Bucket=lake.bucket)).get("Uploads", []))
+
+
+async def test_deployed_streams_are_run_by_a_worker(client: PrefectClient, lake: S3Destination, worker: None) -> None:
+    """Deploying again duplicates nothing and switches no schedule on; parameters can be given for one run."""
+    await prefect("--no-prompt", "deploy", "--all")
+    deployments = await client.read_deployments()
+    assert sorted(found.name for found in deployments) == DEPLOYMENTS
+    assert not any(schedule.active for found in deployments for schedule in found.schedules)
+
+    run = await ended(client, await started(client, "extract-all/all"))
+    assert run.state is not None
+    assert run.state.is_completed(), run.state.message
+    assert {stream: [c.rows > 0 for c in await commits(lake, stream)] for stream in ("customers", "orders")} == {
+        "customers": [True],
+        "orders": [True],
+    }
+    again = await ended(client, await started(client, "extract/orders", "-p", "mode=full", "-p", "partitions=2"))
+    assert again.state is not None
+    assert again.state.is_completed(), again.state.message
+    last = (await commits(lake, "orders"))[-1]
+    assert (last.mode, last.rows, len(last.entries)) == ("full", 90_000, 2)
+
+
+async def test_a_cancel_by_the_api_leaves_nothing(
+    client: PrefectClient, lake: S3Destination, worker: None, s3_faults: FaultProxy
+) -> None:
+    """A run cancelled in the middle of a part ends as Cancelled, its upload aborted; the next run brings all."""
+    await lake.model_copy(update={"endpoint": s3_faults.endpoint}).asave("lake", overwrite=True)
+    under_way = asyncio.Event()
+
+    async def stall(_request: Request) -> None:
+        under_way.set()
+        await asyncio.sleep(60)
+
+    s3_faults.before(Call(stall), method="PUT", path="/data/", query="partNumber")
+    run = await started(client, "extract/orders")
+    async with asyncio.timeout(60):
+        await under_way.wait()
+    assert await uploads(lake)
+    await client.set_flow_run_state(run.id, Cancelling(), force=True)
+    cancelled = await ended(client, run)
+    assert cancelled.state is not None
+    assert cancelled.state.is_cancelled(), cancelled.state
+    assert await uploads(lake) == []
+    assert await commits(lake, "orders") == []
+
+    again = await ended(client, await started(client, "extract/orders"))
+    assert again.state is not None
+    assert again.state.is_completed(), again.state.message
+    assert [commit.rows for commit in await commits(lake, "orders")] == [90_000]

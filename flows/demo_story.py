@@ -136,8 +136,8 @@ class Story:
         after = await self._watermarks()
         for name, mark in after.items():
             CONSOLE.print(f"   {name}: {_position(before[name])} → {_position(mark)}", soft_wrap=True)
-        newest = commits[-1].model_dump(mode="json", include={"stream", "sequence", "mode", "since", "until", "rows"})
-        CONSOLE.print(f"\n   [bold]A commit[/] (in short)  {json.dumps(newest)}", soft_wrap=True)
+        newest = commits[-1].model_dump(mode="json", include={"sequence", "mode", "since", "until", "rows"})
+        CONSOLE.print(f"\n   [bold]A commit[/], in short: {json.dumps(newest)}", soft_wrap=True)
 
     async def _commits(self) -> list[Commit]:
         found: list[Commit] = []
@@ -171,8 +171,10 @@ class Story:
             truth = await demo_proof.in_database(connection, table, columns)
             read = await asyncio.to_thread(demo_proof.in_files, table, files, columns)
             agreed = agreed and read == truth
-            mark = "[green]✓[/]" if read == truth else "[bold red]✗[/]"
-            CONSOLE.print(f"   {mark} {stream}: the files hold {_told(read)}; PostgreSQL {_told(truth)}")
+            if read == truth:
+                CONSOLE.print(f"   [green]✓[/] {stream}: {_told(read)}, in the files as in PostgreSQL")
+            else:
+                CONSOLE.print(f"   [bold red]✗[/] {stream}: the files hold {_told(read)}; PostgreSQL {_told(truth)}")
         return agreed
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,10 +12,16 @@ from tasks.extractors.contract import Extractor, ReadOptions
 NullCursor = Literal["fail", "exclude", "include"]
 
 
+def _own_fields_first(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Forms show fields in this order: what is read, which a kind says itself, before what all kinds have."""
+    fields: dict[str, Any] = schema["properties"]
+    schema["properties"] = dict(sorted(fields.items(), key=lambda field: field[0] not in model.__annotations__))
+
+
 class Source(BaseModel, ABC):
     """A source that can be opened for reading."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_own_fields_first)
 
     @abstractmethod
     def open(self, options: ReadOptions) -> Extractor:

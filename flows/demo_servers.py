@@ -22,12 +22,12 @@ from types import FrameType
 from typing import Any
 
 # Reads process ids until its stdin ends, which the kernel sees to when the demo dies, even by SIGKILL. SIGTERM first:
-# PostgreSQL then gives back its shared memory.
+# PostgreSQL then gives back its shared memory. No `--` for kill: dash takes it for a process.
 _GUARD = """
 while read -r pid; do pids="$pids $pid"; done
-for pid in $pids; do kill -TERM -- "-$pid"; done
+for pid in $pids; do kill -TERM "-$pid"; done
 sleep 2
-for pid in $pids; do kill -KILL -- "-$pid"; done
+for pid in $pids; do kill -KILL "-$pid"; done
 rm -rf -- "$1"
 """
 

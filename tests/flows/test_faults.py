@@ -271,6 +271,18 @@ async def test_a_connection_cut_in_the_middle_heals(shop: Shop, postgres_wire: T
     await shop.assert_sound("full")
 
 
+@pytest.mark.parametrize("mode", ["full", "incremental"])
+async def test_all_connections_cut_at_once_heal(shop: Shop, postgres_wire: TcpProxy, mode: str) -> None:
+    """Readers and the holder of their snapshot are lost together: the run plans again and commits every row once."""
+    block = shop.block(port=postgres_wire.port, tls="disable")
+    for size in (100_000, 3_000_000):
+        postgres_wire.cut_after(size)
+        assert (await shop.run(mode, block=block, partitions=2))["committed"]
+        await shop.add(500)
+    await shop.run(mode)
+    await shop.assert_sound(mode)
+
+
 async def test_a_server_restart_in_the_middle_heals(shop: Shop, s3_faults: FaultProxy) -> None:
     """The snapshot is lost with the server: the run plans again."""
 

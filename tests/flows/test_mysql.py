@@ -81,10 +81,11 @@ async def test_the_log_position_is_in_the_commit(mysql_shop: MySQLShop) -> None:
     assert seen["binlog"].keys() == {"file", "position", "gtids"}
 
 
-async def test_a_lost_connection_makes_a_new_plan(mysql_shop: MySQLShop, mysql_wire: TcpProxy) -> None:
-    """Connections cut in the middle of a result cost a new plan; the commit holds every row once."""
+@pytest.mark.parametrize("mode", ["full", "incremental"])
+async def test_a_lost_connection_makes_a_new_plan(mysql_shop: MySQLShop, mysql_wire: TcpProxy, mode: str) -> None:
+    """Connections cut in the middle of a result cost a new plan; the commits hold every row once."""
     block = block_of(mysql_shop.mysql.through(mysql_wire.port))
     mysql_wire.cut_after(3 << 20)
-    outcome = await mysql_shop.run("full", block=cast("Any", block), partitions=2)
+    outcome = await mysql_shop.run(mode, block=cast("Any", block), partitions=2)
     assert outcome["rows"] == ROWS
-    await mysql_shop.assert_sound("full")
+    await mysql_shop.assert_sound(mode)

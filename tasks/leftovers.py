@@ -6,7 +6,7 @@ Only what lies under a stream's own folder and is older than an age is looked at
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
@@ -31,9 +31,9 @@ class Leftovers(BaseModel):
 
 
 async def store_time(client: S3Client, destination: S3Destination) -> datetime:
-    """The store's own clock, from the Date header of an answer."""
+    """The end of the second it is by the store's own clock, which the Date header of its answers tells."""
     answer = await client.list_objects_v2(Bucket=destination.bucket, MaxKeys=1, **destination.owner_arguments())
-    return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+    return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]) + timedelta(seconds=1)
 
 
 async def streams_of(client: S3Client, destination: S3Destination) -> list[str]:

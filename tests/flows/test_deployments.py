@@ -18,6 +18,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling
 
 from blocks.s3 import S3Destination
+from blocks.watermark import Watermark
 from flows import demo_shop
 from flows.deployments import read
 from tasks.commits import Commit, CommitLog
@@ -52,6 +53,7 @@ async def client(prefect_api: str) -> AsyncIterator[PrefectClient]:
 @pytest.fixture
 async def lake(shop: Shop) -> AsyncIterator[S3Destination]:
     """The shop that prefect.yaml names, and its lake; orders are a little more than one part."""
+    await forget_watermarks()
     connection = await asyncpg.connect(shop.server.dsn())
     try:
         async for _ in demo_shop.fill(connection, demo_shop.Size(customers=200, orders=90_000)):
@@ -62,7 +64,12 @@ async def lake(shop: Shop) -> AsyncIterator[S3Destination]:
     lake = shop.destination()
     await lake.asave("lake", overwrite=True)
     yield lake
-    # The names are those of the file, so the next test has the same ones.
+    await forget_watermarks()
+
+
+async def forget_watermarks() -> None:
+    """The streams have the names of the file, which other tests use as well."""
+    await Watermark.aregister_type_and_schema()  # a kind of block that is not there has no list
     async with get_client() as client:
         for document in await client.read_block_documents_by_type("watermark"):
             if document.name in ("customers", "orders", "order-items"):

@@ -9,6 +9,7 @@ table only, unless `--results` names a folder.
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -111,9 +112,7 @@ def dlt(bench: Bench, server: Server) -> list[Contender]:
 
 def mydumper(bench: Bench, server: Server) -> Contender:
     def command(_: Path) -> list[str]:
-        program = shutil.which("mydumper")
-        if not program:
-            raise UnavailableError("apt-get install mydumper")
+        program = mydumper_program()
         place = [f"--host={server.host}", f"--port={server.port}", f"--database={server.database}"]
         account = [f"--user={server.user}", f"--password={server.password}"]
         what = [f"--tables-list={server.database}.orders", "--csv"]
@@ -121,6 +120,17 @@ def mydumper(bench: Bench, server: Server) -> Contender:
 
     note = "its CSV (no header, backslashes before quotes), four threads, into local files; no S3."
     return Contender(MYDUMPER, note, command, contest.csv_files(bench, "out/*.dat", header=False))
+
+
+def mydumper_program() -> str:
+    """Where mydumper is installed; `UnavailableError` where it is not, or is too old to write CSV."""
+    program = shutil.which("mydumper")
+    if not program:
+        raise UnavailableError("apt-get install mydumper")
+    told = subprocess.run([program, "--help"], capture_output=True, text=True, check=False)
+    if "--csv" not in told.stdout + told.stderr:
+        raise UnavailableError("the mydumper that is installed has no --csv")
+    return program
 
 
 def scripts(bench: Bench, server: Server) -> list[Contender]:

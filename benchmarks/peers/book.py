@@ -9,18 +9,29 @@ import json
 import os
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import boto3
 import psycopg2
+import pymysql
+
+
+def connected(url):
+    parts = urlsplit(url)
+    if parts.scheme != "mysql":
+        return psycopg2.connect(url)
+    account = {"user": parts.username, "password": parts.password, "charset": "utf8mb4"}
+    return pymysql.connect(host=parts.hostname, port=parts.port, database=parts.path[1:], **account)
+
 
 started = time.perf_counter()
 target = Path("orders.csv")
-with psycopg2.connect(os.environ["SOURCE_URL"]) as connection, connection.cursor() as cursor:
+with connected(os.environ["SOURCE_URL"]) as connection, connection.cursor() as cursor:
     cursor.execute("SELECT * FROM orders")
     rows = cursor.fetchall()
     with target.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow([column.name for column in cursor.description])
+        writer.writerow([column[0] for column in cursor.description])
         writer.writerows(rows)
 s3 = boto3.client(
     "s3",

@@ -1,5 +1,7 @@
 # mypy: ignore-errors
-"""dlt with the ConnectorX backend into CSV files of a local folder. Prints the seconds of the pipeline's run as JSON.
+"""dlt into CSV files of a local folder. Prints the seconds of the pipeline's run as JSON.
+
+The environment names SOURCE_URL, and where it differs SOURCE_SCHEMA and DLT_BACKEND: `connectorx` or `sqlalchemy`.
 
 A program of its own virtual environment, run by path; nothing of the project is imported.
 """
@@ -12,16 +14,17 @@ from pathlib import Path
 import dlt
 from dlt.sources.sql_database import sql_table
 
+backend = os.environ.get("DLT_BACKEND", "connectorx")
 started = time.perf_counter()
 
 table = sql_table(
     credentials=os.environ["SOURCE_URL"],
     table="orders",
-    schema="public",
-    backend="connectorx",
+    schema=os.environ.get("SOURCE_SCHEMA", "public"),
+    backend=backend,
     chunk_size=100_000,
     reflection_level="full",
-    backend_kwargs={"return_type": "arrow_stream"},
+    backend_kwargs={"return_type": "arrow_stream"} if backend == "connectorx" else None,
 )
 pipeline = dlt.pipeline(
     pipeline_name="bench",

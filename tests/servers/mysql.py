@@ -56,9 +56,12 @@ _SYSTEM_TABLES = (  # what mariadb-install-db feeds to the server, in this order
 
 
 class Instance:
-    """One data folder and the server on it; `port` stays the same over restarts."""
+    """One data folder and the server on it; `port` stays the same over restarts.
 
-    def __init__(self, flavour: Flavour, folder: Path) -> None:
+    `options` are further ones of the server's, which come after those of all servers here.
+    """
+
+    def __init__(self, flavour: Flavour, folder: Path, *options: str) -> None:
         instead = f"set {VARIABLES[flavour]} to the mysql:// URL of a server of your own"
         root = unpacked(flavour.lower(), [_PACKAGES[flavour]], without=_NOT_NEEDED, instead=instead)
         self.flavour = flavour
@@ -68,6 +71,7 @@ class Instance:
         self._data = folder / "data"
         self._share = root / "usr/share" / flavour.lower()
         self._root = root
+        self._options = options
         self._daemon: Daemon | None = None
 
     @property
@@ -104,7 +108,7 @@ class Instance:
         for stale in (self.socket, self.socket.with_name("socket.lock")):
             stale.unlink(missing_ok=True)
         tls = [f"--ssl-{kind}={self._folder / file}" for kind, file in _TLS_FILES.items()]
-        options = [*_COMMON, *_OF_FLAVOUR[self.flavour], *tls]
+        options = [*_COMMON, *_OF_FLAVOUR[self.flavour], *tls, *self._options]
         self._daemon = Daemon(
             self._command(*self._places(), f"--port={self.port}", f"--socket={self.socket}", *options),
             log=self._folder / "log",
@@ -117,6 +121,21 @@ class Instance:
     def running(self) -> bool:
         return self._daemon is not None and self._daemon.running
 
+    @property
+    def pid(self) -> int:
+        """The process of the server that was started last."""
+        assert self._daemon is not None, "never started"
+        return self._daemon.pid
+
+    def program(self, path: str) -> list[str] | None:
+        """The command of a packaged program, run with the C library it was packaged with; None where there is none."""
+        program = self._root / path
+        if not program.exists():
+            return None
+        libraries = next(self._root.glob("usr/lib/*-linux-gnu"))
+        loader = next(libraries.glob("ld-linux*.so*"))
+        return [str(loader), "--library-path", str(libraries), str(program)]
+
     def stop(self) -> None:
         """Orderly: sessions are ended, the data folder is left clean."""
         if self._daemon:
@@ -128,12 +147,10 @@ class Instance:
             self._daemon.kill()
 
     def _command(self, *arguments: str) -> list[str]:
-        """Run the packaged program with the C library it was packaged with."""
-        libraries = next(self._root.glob("usr/lib/*-linux-gnu"))
-        loader = next(libraries.glob("ld-linux*.so*"))
-        program = self._root / "usr/sbin" / _PROGRAMS[self.flavour]
+        program = self.program(f"usr/sbin/{_PROGRAMS[self.flavour]}")
+        assert program, f"the package {_PACKAGES[self.flavour]} has no {_PROGRAMS[self.flavour]}"
         as_root = ["--user=root"] if is_root() else []
-        return [str(loader), "--library-path", str(libraries), str(program), "--no-defaults", *as_root, *arguments]
+        return [*program, "--no-defaults", *as_root, *arguments]
 
     def _places(self) -> list[str]:
         return [

@@ -49,6 +49,7 @@ class MySQL(Database):
         if program is None:
             self.left_out = _NONE
             return
+        self.flavour = program.name  # until it says more
         with self._optional():
             self._create(program)
             settings = _SETTINGS | (_OF_MYSQL if self.flavour == "MySQL" else {})
@@ -115,7 +116,7 @@ class MySQL(Database):
             yield
         except (OSError, DemoError) as error:
             self._servers.give_up("mysql")
-            self.left_out = f"{self.flavour or 'MySQL'} is installed but does not run here: {_reason(str(error))}"
+            self.left_out = f"{self.flavour} is installed but does not run here: {_reason(str(error))}"
 
 
 def find_server() -> Path | None:
@@ -137,4 +138,4 @@ def _install_db(program: Path) -> Path:
 def _reason(message: str) -> str:
     """The line of an error that says most: the server's first own one, or else the last."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return next((line for line in lines if "[ERROR]" in line), lines[-1])
+    return next((line for line in lines if "[ERROR]" in line), lines[-1]).rstrip(":")

@@ -96,9 +96,15 @@ async def test_it_proves_what_it_says_and_leaves_nothing(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        ("exit 3", "MySQL is installed but does not run here: mariadbd ended with 3:"),
-        ('case "$*" in *--version) echo Ver 8.4.0;; *) echo "[ERROR] no room"; exit 1;; esac', "here: [ERROR] no room"),
-        ('case "$*" in *--version) echo Ver 8.4.0;; *--initialize);; *) exit 1;; esac', "mysql ended with 1. Its log"),
+        ("exit 3", "mariadbd is installed but does not run here: mariadbd ended with 3"),
+        (
+            'case "$*" in *--version) echo Ver 8.4.0;; *) echo "[ERROR] no room"; exit 1;; esac',
+            "MySQL is installed but does not run here: [ERROR] no room",
+        ),
+        (
+            'case "$*" in *--version) echo Ver 8.4.0;; *--initialize);; *) exit 1;; esac',
+            "MySQL is installed but does not run here: mysql ended with 1",
+        ),
     ],
     ids=["asked for its version", "making the data folder", "starting"],
 )

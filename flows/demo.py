@@ -73,7 +73,6 @@ def _demo(console: Console, signals: Signals) -> int:
             servers.wait_until(postgres.is_ready, "PostgreSQL")
             servers.wait_until(lambda: answers(f"{environment['DEMO_S3']}/moto-api/"), "the S3 server")
             servers.wait_until(lambda: answers(f"{environment['PREFECT_API_URL']}/health"), "Prefect")
-            mysql.wait()
         environment |= {
             "DEMO_POSTGRES_PORT": str(postgres.port),
             "DEMO_POSTGRES_PASSWORD": postgres.password,

@@ -44,7 +44,7 @@ class MySQL(Database):
         """Why there is none to read."""
 
     def begin(self) -> None:
-        """Make the data folder and start the server, where one is installed."""
+        """Make the data folder and start the server, where one is installed; returns when it takes connections."""
         program = find_server()
         if program is None:
             self.left_out = _NONE
@@ -57,13 +57,8 @@ class MySQL(Database):
             places = [f"--pid-file={self._folder / 'pid'}", f"--tmpdir={self._folder}", f"--init-file={self._script}"]
             command: list[str | Path] = [program, "--no-defaults", self._data, *places, f"--port={self.port}", *options]
             self._servers.start("mysql", command, self._environment(), self._user)
-
-    def wait(self) -> None:
-        """Return when the server takes connections, or is left out."""
-        if not self.left_out:
-            with self._optional():
-                self._servers.wait_until(self._greets, self.flavour)
-                self._script.unlink()
+            self._servers.wait_until(self._greets, self.flavour)
+            self._script.unlink()
 
     def described(self) -> dict[str, str]:
         """The variables that tell the story how to reach it, or why it is left out."""

@@ -21,10 +21,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-# Reads process ids until its stdin ends, which the kernel sees to when the demo dies, even by SIGKILL. SIGTERM first:
+# Reads process ids (+ begun, - ended: the kernel gives them out again) until its stdin ends, which the kernel sees to when the demo dies, even by SIGKILL. SIGTERM first:
 # PostgreSQL then gives back its shared memory. No `--` for kill: dash takes it for a process.
 _GUARD = """
-while read -r pid; do pids="$pids $pid"; done
+pids=" "
+while read -r sign pid; do
+    case $sign in
+        +) pids="$pids$pid " ;;
+        -) pids="${pids%% $pid *} ${pids#* $pid }" ;;
+    esac
+done
 for pid in $pids; do kill -TERM "-$pid"; done
 sleep 2
 for pid in $pids; do kill -KILL "-$pid"; done
@@ -128,12 +134,12 @@ class Servers:
                 time.sleep(0.1)
             return process.returncode
         finally:
-            end(process, seconds=0)
+            self._end(process)
 
     def call(self, command: Sequence[str | Path], environment: dict[str, str], user: int | None = None) -> str:
         """Run a program that prepares a server to its end; what it wrote, or `DemoError` with its last words."""
         with self._signals.held():
-            process = subprocess.Popen(  # noqa: S603
+            process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603
                 [str(word) for word in command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -150,7 +156,7 @@ class Servers:
         except subprocess.TimeoutExpired:
             raise DemoError(f"{name} had not ended after {_START_SECONDS} s") from None
         finally:
-            end(process, seconds=0)
+            self._end(process)
         if process.returncode:
             last = (output + errors).decode(errors="replace")[-3000:]
             raise DemoError(f"{name} ended with {process.returncode}:\n{last}")
@@ -160,13 +166,21 @@ class Servers:
         """End a server the demo can do without, if it runs, and miss it no more."""
         for entry in [entry for entry in self._running if entry[0] == name]:
             self._running.remove(entry)
-            end(entry[1], seconds=0)
+            self._end(entry[1])
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         """Have the guard end a process (the leader of its session) should this one be killed."""
+        self._tell_guard(f"+ {process.pid}")
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        """End a process and whatever else is left of its session; the guard forgets it."""
+        end(process, seconds=0)
+        self._tell_guard(f"- {process.pid}")
+
+    def _tell_guard(self, line: str) -> None:
         if self._guard.stdin is None:
             raise AssertionError("the guard was started with a pipe")
-        self._guard.stdin.write(f"{process.pid}\n".encode())
+        self._guard.stdin.write(f"{line}\n".encode())
         self._guard.stdin.flush()
 
     def check(self) -> None:

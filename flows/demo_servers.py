@@ -21,8 +21,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-# Reads process ids (+ begun, - ended: the kernel gives them out again) until its stdin ends, which the kernel sees to when the demo dies, even by SIGKILL. SIGTERM first:
-# PostgreSQL then gives back its shared memory. No `--` for kill: dash takes it for a process.
+# Reads process ids (+ begun, - ended: the kernel gives them out again) until its stdin ends, which the kernel sees to
+# when the demo dies, even by SIGKILL. SIGTERM first: PostgreSQL then gives back its shared memory. No `--` for kill: dash
+# takes it for a process.
 _GUARD = """
 pids=" "
 while read -r sign pid; do

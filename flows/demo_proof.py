@@ -33,7 +33,7 @@ class Summary:
     rows: int
     total: Decimal
     fingerprint: int
-    """The sum over all rows of 60 bits of the MD5 of all their values, NULL and the empty string told apart."""
+    """The sum over all rows of 60 bits of the SHA-256 of all their values, NULL and the empty string told apart."""
 
 
 async def in_postgres(connection: Connection, table: str, columns: Iterable[Column]) -> Summary:
@@ -41,7 +41,8 @@ async def in_postgres(connection: Connection, table: str, columns: Iterable[Colu
     row = _row_text(columns, cast="text")
     found = await connection.fetchrow(
         f"SELECT count(*) AS rows, sum({NUMBERS[table]})::numeric AS total,"
-        f" sum(('x' || left(md5({row}), 15))::bit(60)::bigint::numeric) AS fingerprint FROM {table}"
+        f" sum(('x' || left(encode(sha256(convert_to({row}, 'UTF8')), 'hex'), 15))::bit(60)::bigint::numeric) AS fingerprint"
+        f" FROM {table}"
     )
     if found is None:  # an aggregate always gives a row
         raise RuntimeError("PostgreSQL gave no row")
@@ -59,7 +60,7 @@ async def in_mysql(connection: Any, table: str, columns: Iterable[Column]) -> Su
     async with connection.cursor() as cursor:
         await cursor.execute(
             f"SELECT COUNT(*), SUM({NUMBERS[table]}),"
-            f" SUM(CAST(CONV(LEFT(MD5(CONCAT_WS(',', {row})), 15), 16, 10) AS UNSIGNED)) FROM `{table}`"
+            f" SUM(CAST(CONV(LEFT(SHA2(CONCAT_WS(',', {row}), 256), 15), 16, 10) AS UNSIGNED)) FROM `{table}`"
         )
         found = await cursor.fetchone()
     return Summary(int(found[0]), Decimal(found[1]), int(found[2]))
@@ -82,7 +83,7 @@ def in_files(table: str, files: list[tuple[int, Path]], columns: Iterable[Column
         )
         row = _row_text(columns, cast="varchar")
         found = connection.execute(
-            f"SELECT count(*), sum({NUMBERS[table]}), sum(('0x' || left(md5({row}), 15))::bigint) FROM ({merged})"
+            f"SELECT count(*), sum({NUMBERS[table]}), sum(('0x' || left(sha256({row}), 15))::bigint) FROM ({merged})"
         ).fetchone()
     if found is None:  # an aggregate always gives a row
         raise RuntimeError("DuckDB gave no row")

@@ -11,7 +11,7 @@ FILES := pyproject.toml constraints.txt
 help: ## what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
-demo: .venv/.demo ## PostgreSQL to S3 and back to a proof, in about a minute; leaves nothing behind
+demo: .venv/.demo ## PostgreSQL (and MySQL, if installed) to S3 and back to a proof, in about a minute; leaves nothing behind
 	@$(BIN)/headrace demo
 
 test: .venv/.test ## all tests, on real servers

@@ -179,7 +179,7 @@ def configure(
 
 @app.command()
 def demo() -> None:
-    """Show it all on this machine in a minute: PostgreSQL to S3 and back to a proof. Leaves nothing behind."""
+    """Show it all on this machine: PostgreSQL, and MySQL if installed, to S3 and back to a proof. Leaves nothing behind."""
     from flows.demo import main
 
     main()

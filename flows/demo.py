@@ -1,4 +1,6 @@
-"""The demo: PostgreSQL to S3 and back to a proof, on a bare machine, in a minute. Nothing of it stays.
+"""The demo: databases to S3 and back to a proof, on a bare machine, in a minute. Nothing of it stays.
+
+PostgreSQL is always there; MySQL or MariaDB where one is installed.
 
 This module keeps the house: it starts the servers, runs the story (`flows.demo_story`) as a process of its own and,
 whatever becomes of that, ends all of it and removes the folder. It imports nothing of Prefect: its settings are read
@@ -17,6 +19,7 @@ from typing import NoReturn
 from rich.console import Console
 from rich.markup import escape
 
+from flows.demo_mysql import MySQL
 from flows.demo_servers import (
     DemoError,
     Postgres,
@@ -38,7 +41,7 @@ _FOREIGN = ("PREFECT_", "AWS_", "PG", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 def main() -> NoReturn:
     """Run the demo; exits with 0, with 1 when anything failed or differed, or with 128 + the signal that ended it.
 
-    ``HEADRACE_DEMO_SCALE`` (default 1: 1.2 million rows) makes it smaller or larger.
+    ``HEADRACE_DEMO_SCALE`` (default 1: 1.2 million rows in PostgreSQL, 0.2 million in MySQL) makes it smaller or larger.
     """
     console = Console(highlight=False)
     signals = Signals()
@@ -58,13 +61,15 @@ def _demo(console: Console, signals: Signals) -> int:
     _check()
     started = time.monotonic()
     with open_servers(signals) as servers:
-        with console.status("Starting PostgreSQL, an S3 server and Prefect …"):
+        with console.status("Starting databases, an S3 server and Prefect …"):
             environment = _environment(servers)
             environment["PREFECT_API_URL"] = start_prefect(servers, environment)
             environment["DEMO_S3"] = start_s3(servers, environment)
             postgres = Postgres(servers)
             postgres.create()
             postgres.start()
+            mysql = MySQL(servers)
+            mysql.begin()
             servers.wait_until(postgres.is_ready, "PostgreSQL")
             servers.wait_until(lambda: answers(f"{environment['DEMO_S3']}/moto-api/"), "the S3 server")
             servers.wait_until(lambda: answers(f"{environment['PREFECT_API_URL']}/health"), "Prefect")
@@ -73,6 +78,7 @@ def _demo(console: Console, signals: Signals) -> int:
             "DEMO_POSTGRES_PASSWORD": postgres.password,
             "DEMO_POSTGRES_VERSION": postgres.version,
             "DEMO_STARTED": str(started),
+            **mysql.described(),
         }
         return 1 if servers.run([sys.executable, "-m", "flows.demo_story"], environment) else 0
 

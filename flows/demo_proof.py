@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
@@ -21,8 +21,9 @@ NUMBERS = {
     "customers": "id::bigint",
     "orders": "amount::decimal(12,2)",
     "order_items": "quantity::int * price::decimal(12,2)",
+    "payments": "CAST(amount AS decimal(12,2))",
 }
-"""What is summed up in each table, in SQL that both databases read alike."""
+"""What is summed up in each table, in SQL that DuckDB reads as the table's own server does."""
 
 
 @dataclass(frozen=True)
@@ -32,19 +33,37 @@ class Summary:
     rows: int
     total: Decimal
     fingerprint: int
-    """The sum over all rows of 60 bits of the MD5 of all their values, NULL and the empty string told apart."""
+    """The sum over all rows of 60 bits of the SHA-256 of all their values, NULL and the empty string told apart."""
 
 
-async def in_database(connection: Connection, table: str, columns: Iterable[Column]) -> Summary:
+async def in_postgres(connection: Connection, table: str, columns: Iterable[Column]) -> Summary:
     """The table itself, as PostgreSQL computes it."""
     row = _row_text(columns, cast="text")
     found = await connection.fetchrow(
         f"SELECT count(*) AS rows, sum({NUMBERS[table]})::numeric AS total,"
-        f" sum(('x' || left(md5({row}), 15))::bit(60)::bigint::numeric) AS fingerprint FROM {table}"
+        f" sum(('x' || left(encode(sha256(convert_to({row}, 'UTF8')), 'hex'), 15))::bit(60)::bigint::numeric) AS fingerprint"
+        f" FROM {table}"
     )
     if found is None:  # an aggregate always gives a row
         raise RuntimeError("PostgreSQL gave no row")
     return Summary(int(found["rows"]), Decimal(found["total"]), int(found["fingerprint"]))
+
+
+async def in_mysql(connection: Any, table: str, columns: Iterable[Column]) -> Summary:
+    """The same of a table of MySQL or MariaDB, as that server computes it; the session counts in UTC."""
+    values = []
+    for column in columns:
+        # A timestamp is written with the offset that the server leaves out.
+        offset = ", '+00'" if column.type.startswith("timestamp") else ""
+        values.append(f"COALESCE(CONCAT('=', `{column.name}`{offset}), 'NULL')")
+    row = ", ".join(values)
+    async with connection.cursor() as cursor:
+        await cursor.execute(
+            f"SELECT COUNT(*), SUM({NUMBERS[table]}),"
+            f" SUM(CAST(CONV(LEFT(SHA2(CONCAT_WS(',', {row}), 256), 15), 16, 10) AS UNSIGNED)) FROM `{table}`"
+        )
+        found = await cursor.fetchone()
+    return Summary(int(found[0]), Decimal(found[1]), int(found[2]))
 
 
 def in_files(table: str, files: list[tuple[int, Path]], columns: Iterable[Column]) -> Summary:
@@ -64,7 +83,7 @@ def in_files(table: str, files: list[tuple[int, Path]], columns: Iterable[Column
         )
         row = _row_text(columns, cast="varchar")
         found = connection.execute(
-            f"SELECT count(*), sum({NUMBERS[table]}), sum(('0x' || left(md5({row}), 15))::bigint) FROM ({merged})"
+            f"SELECT count(*), sum({NUMBERS[table]}), sum(('0x' || left(sha256({row}), 15))::bigint) FROM ({merged})"
         ).fetchone()
     if found is None:  # an aggregate always gives a row
         raise RuntimeError("DuckDB gave no row")

@@ -1,4 +1,4 @@
-"""The demo's servers: PostgreSQL, S3 and Prefect, private to one run, on loopback, gone afterwards however it ends."""
+"""The demo's servers (MySQL is in `flows.demo_mysql`): private to one run, on loopback, gone afterwards however it ends."""
 
 from __future__ import annotations
 
@@ -21,10 +21,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-# Reads process ids until its stdin ends, which the kernel sees to when the demo dies, even by SIGKILL. SIGTERM first:
-# PostgreSQL then gives back its shared memory. No `--` for kill: dash takes it for a process.
+# Reads process ids (+ begun, - ended: the kernel gives them out again) until its stdin ends, which the kernel sees to
+# when the demo dies, even by SIGKILL. SIGTERM first: PostgreSQL then gives back its shared memory. No `--` for kill: dash
+# takes it for a process.
 _GUARD = """
-while read -r pid; do pids="$pids $pid"; done
+pids=" "
+while read -r sign pid; do
+    case $sign in
+        +) pids="$pids$pid " ;;
+        -) pids="${pids%% $pid *} ${pids#* $pid }" ;;
+    esac
+done
 for pid in $pids; do kill -TERM "-$pid"; done
 sleep 2
 for pid in $pids; do kill -KILL "-$pid"; done
@@ -128,13 +135,53 @@ class Servers:
                 time.sleep(0.1)
             return process.returncode
         finally:
-            end(process, seconds=0)
+            self._end(process)
+
+    def call(self, command: Sequence[str | Path], environment: dict[str, str], user: int | None = None) -> str:
+        """Run a program that prepares a server to its end; what it wrote, or `DemoError` with its last words."""
+        with self._signals.held():
+            process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603
+                [str(word) for word in command],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=self.folder,
+                env=environment,
+                start_new_session=True,
+                **_as_user(user),
+            )
+            self._watch(process)
+        name = Path(command[0]).name
+        try:
+            output, errors = process.communicate(timeout=_START_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise DemoError(f"{name} had not ended after {_START_SECONDS} s") from None
+        finally:
+            self._end(process)
+        if process.returncode:
+            last = (output + errors).decode(errors="replace")[-3000:]
+            raise DemoError(f"{name} ended with {process.returncode}:\n{last}")
+        return output.decode(errors="replace")
+
+    def give_up(self, name: str) -> None:
+        """End a server the demo can do without, if it runs, and miss it no more."""
+        for entry in [entry for entry in self._running if entry[0] == name]:
+            self._running.remove(entry)
+            self._end(entry[1])
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         """Have the guard end a process (the leader of its session) should this one be killed."""
+        self._tell_guard(f"+ {process.pid}")
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        """End a process and whatever else is left of its session; the guard forgets it."""
+        end(process, seconds=0)
+        self._tell_guard(f"- {process.pid}")
+
+    def _tell_guard(self, line: str) -> None:
         if self._guard.stdin is None:
             raise AssertionError("the guard was started with a pipe")
-        self._guard.stdin.write(f"{process.pid}\n".encode())
+        self._guard.stdin.write(f"{line}\n".encode())
         self._guard.stdin.flush()
 
     def check(self) -> None:
@@ -194,26 +241,42 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-# -- PostgreSQL -----------------------------------------------------------------------------------------------------
+# -- databases ------------------------------------------------------------------------------------------------------
 
 
-class Postgres:
-    """A server of the wheel's programs (or of installed ones), with a database cluster of its own."""
+class Database:
+    """A server with a folder, a port and a password of its own, run by a user that is not root: they refuse that one."""
 
-    def __init__(self, servers: Servers) -> None:
+    def __init__(self, servers: Servers, name: str) -> None:
         self._servers = servers
-        self._folder = servers.folder / "postgres"
+        self._folder = servers.folder / name
         self._user = _unprivileged() if os.geteuid() == 0 else None
         self.port = free_port()
         self.password = secrets.token_urlsafe(12)
         self.version = ""
 
-    def create(self) -> None:
-        """Make the cluster: the part that takes a second or two."""
+    def _make_folder(self) -> None:
         self._folder.mkdir(mode=0o700)
-        if self._user is not None:  # the server refuses to run as root
+        if self._user is not None:
             self._servers.folder.chmod(0o711)
             os.chown(self._folder, self._user, self._user)
+
+    def _run(self, program: Path, *arguments: str | Path) -> str:
+        return self._servers.call([program, *arguments], self._environment(), self._user)
+
+    def _environment(self) -> dict[str, str]:
+        return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self._folder), "LC_ALL": "C"}
+
+
+class Postgres(Database):
+    """A server of the wheel's programs (or of installed ones), with a database cluster of its own."""
+
+    def __init__(self, servers: Servers) -> None:
+        super().__init__(servers, "postgres")
+
+    def create(self) -> None:
+        """Make the cluster: the part that takes a second or two."""
+        self._make_folder()
         self._programs, self.version = self._usable(find_programs())
         password = self._servers.folder / "password"
         password.write_text(self.password)
@@ -256,24 +319,6 @@ class Postgres:
                 "Run the demo as another user than root, or set TMPDIR to a folder all users may enter."
             ) from None
 
-    def _run(self, program: Path, *arguments: str | Path) -> str:
-        done: subprocess.CompletedProcess[str] = subprocess.run(  # noqa: S603
-            [str(program), *(str(word) for word in arguments)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=self._servers.folder,
-            env=self._environment(),
-            **_as_user(self._user),
-        )
-        if done.returncode:
-            raise DemoError(f"{program.name} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}")
-        return done.stdout
-
-    def _environment(self) -> dict[str, str]:
-        return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self._folder), "LC_ALL": "C"}
-
 
 def find_programs() -> Path:
     """The folder of ``postgres`` and ``initdb``: the wheel's, or else an installed one's; `DemoError` if there is none."""
@@ -298,7 +343,7 @@ def _unprivileged() -> int:
     """A user that is not root; initdb wants one with a name."""
     names = {user.pw_name: user.pw_uid for user in pwd.getpwall() if user.pw_uid != 0}
     if not names:
-        raise DemoError("PostgreSQL refuses to run as root, and this machine has no other user: useradd demo")
+        raise DemoError("A database server refuses to run as root, and this machine has no other user: useradd demo")
     return names.get("nobody", max(names.values()))
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,12 +16,12 @@ import pytest
 
 
 @asynccontextmanager
-async def demo(folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def demo(folder: Path, **variables: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """A small one, with its temporary files in a folder of the test's."""
     folder.chmod(0o755)  # PostgreSQL's user has to enter it
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "flows.cli", "demo",
-        env=os.environ | {"HEADRACE_DEMO_SCALE": "0.02", "TMPDIR": str(folder), "COLUMNS": "160"},
+        env=os.environ | {"HEADRACE_DEMO_SCALE": "0.02", "TMPDIR": str(folder), "COLUMNS": "160"} | variables,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     try:
@@ -60,15 +62,63 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def installed() -> str:
+    """MariaDB or MySQL, whichever this machine has; empty without one."""
+    places = f"{os.environ['PATH']}:/usr/sbin:/usr/libexec"
+    program = shutil.which("mariadbd", path=places) or shutil.which("mysqld", path=places)
+    if program is None:
+        return ""
+    said = subprocess.run([program, "--no-defaults", "--version"], capture_output=True, text=True, check=True).stdout
+    return "MariaDB" if "MariaDB" in said else "MySQL"
+
+
 async def test_it_proves_what_it_says_and_leaves_nothing(folder: Path) -> None:
-    """Two runs of three streams, read back and found equal; servers and files are gone when it ends."""
+    """Two runs of three streams, and of a fourth where MySQL or MariaDB is installed, read back and found equal.
+
+    Servers and files are gone when it ends.
+    """
     async with demo(folder) as process:
         said, _ = await process.communicate()
     assert process.returncode == 0, said.decode()
     text = said.decode()
     assert text.count("in the files as in PostgreSQL") == 3
+    if other := installed():
+        assert text.count(f"in the files as in {other}") == 1
+        assert "The files hold exactly what the databases hold." in text
+    else:
+        assert text.count("sudo apt-get install mariadb-server") == 1
+        assert "The files hold exactly what the database holds." in text
+    assert text.count("commit 1,") == text.count("commit 2,") == (4 if other else 3)
+    assert "Warning" not in text
+    assert left_in(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("exit 3", "mariadbd is installed but does not run here: mariadbd ended with 3"),
+        (
+            'case "$*" in *--version) echo Ver 8.4.0;; *) echo "[ERROR] no room"; exit 1;; esac',
+            "MySQL is installed but does not run here: [ERROR] no room",
+        ),
+        (
+            'case "$*" in *--version) echo Ver 8.4.0;; *--initialize);; *) exit 1;; esac',
+            "MySQL is installed but does not run here: mysql ended with 1",
+        ),
+    ],
+    ids=["asked for its version", "making the data folder", "starting"],
+)
+async def test_it_goes_on_without_a_server_that_does_not_run(folder: Path, script: str, reason: str) -> None:
+    """An installed MySQL or MariaDB that refuses is left out, with its reason in one line."""
+    program = folder / "mariadbd"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    async with demo(folder, PATH=f"{folder}:{os.environ['PATH']}") as process:
+        said, _ = await process.communicate()
+    text = said.decode()
+    assert process.returncode == 0, text
+    assert sum(reason in line for line in text.splitlines()) == 1, text
     assert "The files hold exactly what the database holds." in text
-    assert text.count("commit 1,") == text.count("commit 2,") == 3
     assert left_in(folder) == []
 
 

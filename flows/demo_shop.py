@@ -68,7 +68,7 @@ SELECT order_id, 1 + (order_id * 7919) % $3, pick(ARRAY['new', 'paid', 'shipped'
        CASE order_id % 10 WHEN 1 THEN '' WHEN 2 THEN 'leave it at the neighbour''s, "2nd floor"'
             WHEN 3 THEN E'ring twice\\nthen wait' WHEN 4 THEN 'Danke schön 🎁, wie immer' WHEN 5 THEN '\\N' END,
        placed, placed + (order_id % 48) * interval '1 hour'
-FROM items, LATERAL (SELECT timestamptz '2024-06-01 00:00+00' + order_id * interval '90 seconds' AS placed) AS t
+FROM items, LATERAL (SELECT timestamptz '2024-06-01 00:00+00' + order_id % 300000 * interval '90 seconds' AS placed) AS t
 GROUP BY order_id, placed ORDER BY order_id"""
 
 _INDEXES = (

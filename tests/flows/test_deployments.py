@@ -90,7 +90,12 @@ async def worker(lake: S3Destination) -> AsyncIterator[None]:
         yield
     finally:
         process.terminate()
-        async with asyncio.timeout(60):
+        try:
+            async with asyncio.timeout(10):
+                await process.wait()
+        except TimeoutError:
+            # On SIGTERM a worker sends SIGINT to itself, which is ignored where the tests run in the background of a shell.
+            process.kill()
             await process.wait()
 
 

@@ -77,14 +77,16 @@ async def forget_watermarks() -> None:
 
 
 @pytest.fixture
-async def worker(lake: S3Destination) -> AsyncIterator[None]:
+async def worker(lake: S3Destination, tmp_path: Path) -> AsyncIterator[None]:
     """A worker of the pool that the file names, with all of it deployed."""
     assert lake
     await prefect("work-pool", "create", "default", "--type", "process", "--overwrite")
     await prefect("--no-prompt", "deploy", "--all")
+    # Prefect's folder for running flows lies in the temporary one under a fixed name: that of another user, maybe.
+    environment = os.environ | ENVIRONMENT | {"TMPDIR": str(tmp_path)}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "prefect", "worker", "start", "--pool", "default", "--name", secrets.token_hex(4),
-        cwd="/", env=os.environ | ENVIRONMENT, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+        cwd="/", env=environment, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
         yield

@@ -92,7 +92,7 @@ class Servers:
         self.folder = folder
         self._signals = signals
         self._running: list[tuple[str, subprocess.Popen[bytes], Path]] = []
-        self._guard = subprocess.Popen(  # noqa: S603
+        self._guard = subprocess.Popen(  # noqa: S603 - programs of our own choice, no shell
             ["/bin/sh", "-c", _GUARD, "guard", str(folder)],
             stdin=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -105,7 +105,7 @@ class Servers:
         """Start a server in a session of its own, where a Ctrl-C of the terminal does not reach it."""
         log = self.folder / f"{name}.log"
         with self._signals.held(), log.open("wb") as output:
-            process = subprocess.Popen(  # noqa: S603
+            process = subprocess.Popen(  # noqa: S603 - programs of our own choice, no shell
                 [str(word) for word in command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -125,7 +125,7 @@ class Servers:
         could have cleaned up goes away with the servers.
         """
         with self._signals.held():
-            process = subprocess.Popen(  # noqa: S603
+            process = subprocess.Popen(  # noqa: S603 - programs of our own choice, no shell
                 command, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
             )
             self._watch(process)
@@ -140,7 +140,7 @@ class Servers:
     def call(self, command: Sequence[str | Path], environment: dict[str, str], user: int | None = None) -> str:
         """Run a program that prepares a server to its end; what it wrote, or `DemoError` with its last words."""
         with self._signals.held():
-            process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603
+            process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603 - programs of our own choice, no shell
                 [str(word) for word in command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

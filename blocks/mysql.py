@@ -11,10 +11,11 @@ from typing import Any
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, SecretStr, model_validator
 
+from blocks.schema import SchemaOnce
 from blocks.tls import CaFile, CertificateFile, Choice, KeyFile, Tls, TlsSettings
 
 
-class MySQL(Block):
+class MySQL(SchemaOnce, Block):
     """How to reach one database of one MySQL or MariaDB server (or of what speaks their protocol)."""
 
     model_config = ConfigDict(hide_input_in_errors=True)

@@ -8,10 +8,11 @@ from typing import Any, Literal
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, SecretStr, model_validator
 
+from blocks.schema import SchemaOnce
 from blocks.tls import CaFile, CertificateFile, Choice, KeyFile, Tls, TlsSettings
 
 
-class Postgres(Block):
+class Postgres(SchemaOnce, Block):
     """How to reach one database of one PostgreSQL server (or of what speaks its protocol)."""
 
     model_config = ConfigDict(hide_input_in_errors=True)

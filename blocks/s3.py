@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from blocks.errors import ConfigurationError
 from blocks.hosts import is_local
 from blocks.s3_session import session_of
+from blocks.schema import SchemaOnce
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client
@@ -62,7 +63,7 @@ class CsvDialect(BaseModel):
         return marker
 
 
-class S3Destination(Block):
+class S3Destination(SchemaOnce, Block):
     """A folder of a bucket that takes CSV objects and their commits: AWS, MinIO, Ceph, R2 or any other S3.
 
     Credentials are those of the nested block; left empty, those of the surroundings (environment, profile,

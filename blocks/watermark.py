@@ -9,8 +9,10 @@ from prefect.blocks.core import Block
 from prefect.exceptions import ObjectNotFound
 from pydantic import ConfigDict, Field, JsonValue
 
+from blocks.schema import SchemaOnce
 
-class Watermark(Block):
+
+class Watermark(SchemaOnce, Block):
     """The state of one stream, saved under the stream's name.
 
     Saving a block has no compare-and-set: of two runs that save, the later one wins unseen. So the block may lag

@@ -22,8 +22,9 @@ _logger = get_logger("headrace.state")
 async def settle(log: CommitLog) -> Watermark:
     """`settled`, saved if that changed it."""
     before = await Watermark.of(log.stream)
-    mark = await settled(log)
-    if before is None or before.sequence != mark.sequence:
+    sequence = before.sequence if before else 0
+    mark = await _settled(log, before)
+    if sequence != mark.sequence:
         _logger.info("stream %s: the watermark block is brought to commit %d", log.stream, mark.sequence)
         await mark.put()
     return mark
@@ -34,7 +35,10 @@ async def settled(log: CommitLog) -> Watermark:
 
     A block behind the bucket is moved forward, a missing one rebuilt; `PositionLost` where neither explains it.
     """
-    mark = await Watermark.of(log.stream)
+    return await _settled(log, await Watermark.of(log.stream))
+
+
+async def _settled(log: CommitLog, mark: Watermark | None) -> Watermark:
     if mark is None:
         return await _from_bucket(log)
     if mark.sequence:

@@ -22,12 +22,13 @@ from tasks.extract import extract as extract_partition
 from tasks.extractors import AnySource, Source
 from tasks.extractors.contract import Partition, ReadOptions
 from tasks.plan import plan
+from tasks.records import Record
 from tasks.run import Run, Work
 from tasks.state import drop_pending
 from tasks.upload import first_of, stored_size
 
 StreamName = Annotated[str, Field(pattern=r"^[0-9a-z][0-9a-z-]*$", max_length=100)]
-RunMode = Literal["full", "incremental"]
+RunMode = Literal["full", "incremental", "changes"]
 
 _LOOKS = 32
 """How many objects are looked at, at once, before the commit."""
@@ -53,7 +54,7 @@ async def extract(
         source: What is read.
         to: An S3 Destination block, such as s3-destination/lake.
         mode: full brings everything (the loader replaces), incremental what is past the watermark (the loader appends
-            or merges).
+            or merges), changes what a log has recorded since (the loader merges).
         columns: Columns to read, in this order; with a leading - those to leave out. Empty brings all.
         partitions: How many slices to cut the read into; 0 chooses by size.
         parallel: How many slices are read at once; each has a connection of its own.
@@ -90,22 +91,24 @@ async def _extracted(run: Run, parallel: int) -> Commit | None:
         progress.watcher.get().committed(run.stream, None)
         return None
     try:
-        entries = await _entries(run, work, parallel)
+        done = await _partitions(run, work, parallel)
     except SnapshotLost:
         # What was planned cannot be read any more: the next plan is a fresh one, also when a later run makes it.
         await drop_pending(work.watermark)
         raise
+    entries = [entry for record in done for entry in record.entries]
     if gone := await _gone(run, entries):
         await drop_pending(work.watermark)
         raise SnapshotLost(f"{gone} object(s) of this run are not in the bucket any more; did a sweep remove them?")
-    return await commit(run, work, entries)
+    reached = [record.reached for record in done if record.reached is not None]
+    return await commit(run, work, entries, reached[-1] if reached else work.plan.until)
 
 
-async def _entries(run: Run, work: Work, parallel: int) -> list[Entry]:
+async def _partitions(run: Run, work: Work, parallel: int) -> list[Record]:
     """Extract all partitions, ``parallel`` at a time; the first error stops the others and aborts their uploads."""
     slots = asyncio.Semaphore(parallel)
 
-    async def one(partition: Partition) -> Entry | None:
+    async def one(partition: Partition) -> Record:
         async with slots:
             # Awaited, not submitted: only so does a cancel reach the task, and its upload is aborted.
             return await extract_partition(run, work, partition)
@@ -115,7 +118,7 @@ async def _entries(run: Run, work: Work, parallel: int) -> list[Entry]:
             running = [group.create_task(one(partition)) for partition in work.plan.partitions]
     except BaseExceptionGroup as failed:
         raise first_of(failed) from None
-    return [entry for entry in (done.result() for done in running) if entry is not None]
+    return [done.result() for done in running]
 
 
 async def _gone(run: Run, entries: list[Entry]) -> int:

@@ -10,6 +10,7 @@ from prefect import get_run_logger, task
 from prefect.artifacts import acreate_table_artifact
 from prefect.events import emit_event
 from prefect.runtime import flow_run
+from pydantic import JsonValue
 
 from tasks import progress, records, state
 from tasks.commits import Commit, Entry
@@ -21,10 +22,10 @@ TOOL = f"headrace {version('headrace')}"
 
 @task(name="commit", task_run_name="commit {run.stream} {work.sequence}", persist_result=False, retries=RETRIES,
       retry_delay_seconds=RETRY_SECONDS, retry_condition_fn=may_pass)  # fmt: skip
-async def commit(run: Run, work: Work, entries: list[Entry]) -> Commit:
-    """Commit the file set; the commit that stands in the bucket then, which is another run's where that was first."""
+async def commit(run: Run, work: Work, entries: list[Entry], until: JsonValue) -> Commit:
+    """Commit the file set and the position; the commit that stands in the bucket then, another run's if that was first."""
     with explained_by(run.destination, run.stream):
-        wanted = _commit(run, work, entries)
+        wanted = _commit(run, work, entries, until)
         standing = await run.log.put(wanted)
         await state.adopt(work.watermark, standing, run.log)
         if standing.id == wanted.id:
@@ -40,7 +41,7 @@ async def commit(run: Run, work: Work, entries: list[Entry]) -> Commit:
         return standing
 
 
-def _commit(run: Run, work: Work, entries: list[Entry]) -> Commit:
+def _commit(run: Run, work: Work, entries: list[Entry], until: JsonValue) -> Commit:
     plan, ordered = work.plan, sorted(entries, key=lambda entry: entry.partition)
     return Commit(
         entries=tuple(ordered),
@@ -50,7 +51,7 @@ def _commit(run: Run, work: Work, entries: list[Entry]) -> Commit:
         mode=plan.mode,
         plan=plan.id,
         since=plan.since,
-        until=plan.until,
+        until=until,
         columns=plan.columns,
         rows=sum(entry.rows for entry in ordered),
         bytes=sum(entry.bytes for entry in ordered),

@@ -50,6 +50,12 @@ class Entry(_Stored):
     """Of CSV, before compression."""
     crc32: str
     """Of the object as stored."""
+    table: str = ""
+    """Which table's records these are, in commits of change streams."""
+    columns: tuple[Column, ...] = ()
+    """Those of this object, where they differ from object to object."""
+    unchanged: tuple[str, ...] = ()
+    """Columns that the log did not have for some record: its field is NULL, and ``_unchanged`` names them."""
 
 
 class Commit(_Stored):

@@ -6,6 +6,7 @@ import csv
 import io
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from prefect import get_run_logger, task
@@ -14,8 +15,10 @@ from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifa
 from blocks.s3 import CsvDialect
 from tasks import progress, records
 from tasks.commits import Entry, EntryMeta
-from tasks.extractors.contract import Partition, Plan
+from tasks.extractors.contract import ChangeExtractor, Column, Output, Partition, Plan, Records
 from tasks.failures import RETRIES, RETRY_SECONDS, explained_by, may_pass
+from tasks.outputs import OpenObject, Outputs
+from tasks.records import Record
 from tasks.run import Run, Work
 from tasks.upload import StoredObject, Upload
 
@@ -25,8 +28,8 @@ _ARTIFACT_SECONDS = 5.0
 
 @task(name="extract", task_run_name="extract {run.stream} {partition.name}", persist_result=False, retries=RETRIES,
       retry_delay_seconds=RETRY_SECONDS, retry_condition_fn=may_pass)  # fmt: skip
-async def extract(run: Run, work: Work, partition: Partition) -> Entry | None:
-    """Read one partition into one object; its entry, or None where it held no row and no object is needed.
+async def extract(run: Run, work: Work, partition: Partition) -> Record:
+    """Read one partition into its objects; what there is of it then.
 
     A partition that the run whose plan this is had finished is taken as it is. The object's name is new with every
     attempt, so that no two attempts ever write to the same key.
@@ -34,17 +37,20 @@ async def extract(run: Run, work: Work, partition: Partition) -> Entry | None:
     with explained_by(run.destination, run.stream):
         if work.resumed and (record := await records.find(run, work.plan, partition)) is not None:
             get_run_logger().info("finished by the run before")
-            return record.entry
-        entry = await _extracted(run, work, partition)
+            return record
+        if isinstance(run.extractor, ChangeExtractor):
+            record = await _captured(run.extractor, run, work, partition)
+        else:
+            record = await _extracted(run, work, partition)
         if work.plan.resumable:
-            await records.keep(run, work.plan, partition, entry)
-        return entry
+            await records.keep(run, work.plan, partition, record)
+        return record
 
 
-async def _extracted(run: Run, work: Work, partition: Partition) -> Entry | None:
+async def _extracted(run: Run, work: Work, partition: Partition) -> Record:
     meter = _Meter(run, work, partition)
     async with Upload(run.client, run.destination, _key(run, work, partition)) as upload:
-        head = header(work.plan, run.destination.csv)
+        head = header(work.plan.columns, run.destination.csv)
 
         async def write(data: bytes) -> None:
             if not meter.size:
@@ -55,26 +61,49 @@ async def _extracted(run: Run, work: Work, partition: Partition) -> Entry | None
         rows = await run.extractor.read(work.plan, partition, write)
         if not rows and not _stands_for_empty(work.plan, partition):
             await meter.done(0)
-            return None
+            return Record(entries=())
         if not meter.size:
             await upload.write(head)
         stored = await upload.finish()
     await meter.done(rows)
-    return _entry(run, partition, stored, rows)
+    return Record(entries=(_entry(run, partition, stored, rows),))
 
 
-def _key(run: Run, work: Work, partition: Partition) -> str:
+async def _captured(extractor: ChangeExtractor, run: Run, work: Work, partition: Partition) -> Record:
+    meter = _Meter(run, work, partition)
+
+    def key(output: Output, number: int) -> str:
+        return _key(run, work, partition, output.name, f"-{number}")
+
+    async with Outputs(run.client, run.destination, key, lambda output: _head(output, run)) as outputs:
+
+        async def emit(output: Output, made: Records) -> None:
+            await outputs.write(output, made)
+            await meter.add(len(made.data))
+
+        reached = await extractor.capture(work.plan, partition, emit)
+        finished = await outputs.finish()
+    await meter.done(sum(target.rows for target, _ in finished))
+    entries = [_change_entry(run, partition, target, stored) for target, stored in finished]
+    return Record(entries=tuple(entries), reached=reached)
+
+
+def _key(run: Run, work: Work, partition: Partition, folder: str = "", number: str = "") -> str:
     attempt = uuid.uuid4().hex[:8]
-    name = f"{partition.name}-{attempt}.{run.destination.extension}"
-    return run.destination.key(run.stream, "data", f"{work.sequence:020d}", name)
+    name = f"{partition.name}{number}-{attempt}.{run.destination.extension}"
+    return run.destination.key(run.stream, "data", f"{work.sequence:020d}", folder, name)
 
 
-def header(plan: Plan, dialect: CsvDialect) -> bytes:
+def _head(output: Output, run: Run) -> bytes:
+    return header(output.columns, run.destination.csv)
+
+
+def header(columns: Sequence[Column], dialect: CsvDialect) -> bytes:
     """The line of column names, or nothing where the dialect has none."""
     if not dialect.header:
         return b""
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow([column.name for column in plan.columns])
+    csv.writer(line, lineterminator="\n").writerow([column.name for column in columns])
     return line.getvalue().encode()
 
 
@@ -93,6 +122,12 @@ def _entry(run: Run, partition: Partition, stored: StoredObject, rows: int) -> E
         bytes=stored.raw_size,
         crc32=stored.crc32,
     )
+
+
+def _change_entry(run: Run, partition: Partition, target: OpenObject, stored: StoredObject) -> Entry:
+    output = target.output
+    shape = {"table": output.table, "columns": output.columns, "unchanged": tuple(sorted(target.absent))}
+    return _entry(run, partition, stored, target.rows).model_copy(update=shape)
 
 
 class _Meter:

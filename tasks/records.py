@@ -10,7 +10,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 from prefect.logging import get_logger
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from tasks.commits import Entry
 from tasks.extractors.contract import Partition, Plan
@@ -22,8 +22,10 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    entry: Entry | None
-    """None: it held no row, and no object was needed."""
+    entries: tuple[Entry, ...]
+    """None of them: it held no row, and no object was needed."""
+    reached: JsonValue = None
+    """The position that it came to, where that was not planned."""
 
 
 async def find(run: Run, plan: Plan, partition: Partition) -> Record | None:
@@ -38,11 +40,11 @@ async def find(run: Run, plan: Plan, partition: Partition) -> Record | None:
         return None
 
 
-async def keep(run: Run, plan: Plan, partition: Partition, entry: Entry | None) -> None:
+async def keep(run: Run, plan: Plan, partition: Partition, record: Record) -> None:
     """Note that a partition is finished."""
     await run.client.put_object(
         **_where(run, plan, partition),
-        Body=Record(entry=entry).model_dump_json().encode(),
+        Body=record.model_dump_json().encode(),
         ContentType="application/json",
         **run.destination.object_arguments(),
     )

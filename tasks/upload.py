@@ -64,7 +64,10 @@ class Upload:
     stays below about ``(parallel_parts + 1)`` parts.
     """
 
-    def __init__(self, client: S3Client, destination: S3Destination, key: str) -> None:
+    def __init__(
+        self, client: S3Client, destination: S3Destination, key: str, slots: asyncio.Semaphore | None = None
+    ) -> None:
+        """``slots``: shared by uploads that together may have ``parallel_parts`` parts on their way."""
         self._client = client
         self._destination = destination
         self.key = key
@@ -75,7 +78,7 @@ class Upload:
         self._ready: list[Piece] = []
         self._ready_size = 0
         self._raw_size = self._size = self._crc = 0
-        self._slots = asyncio.Semaphore(destination.parallel_parts)
+        self._slots = slots or asyncio.Semaphore(destination.parallel_parts)
         self._tasks = asyncio.TaskGroup()
         self._compressing: asyncio.Task[None] | None = None
         self._creating: asyncio.Task[str] | None = None
@@ -97,6 +100,11 @@ class Upload:
         finally:
             if not self._finished:
                 await undisturbed(self._abort())
+
+    @property
+    def waiting(self) -> int:
+        """Bytes held that are not on their way."""
+        return self._raw_pending + self._ready_size
 
     async def write(self, data: bytes) -> None:
         """Take more bytes; returns when there is room for more."""

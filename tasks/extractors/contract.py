@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -33,8 +33,19 @@ class Column(Frozen):
     """Part of the primary key: what a loader merges by."""
 
 
+class Output(Frozen):
+    """What objects of a change stream hold: records of one table in one shape. A new shape begins a new object."""
+
+    name: str
+    """Names the objects' folder; ``a-z 0-9 - . _``, unique for a table and a shape of it."""
+    table: str
+    """As the source calls it, such as ``shop.orders``."""
+    columns: tuple[Column, ...]
+    """Those of the CSV, `CHANGE_COLUMNS` included."""
+
+
 class Partition(Frozen):
-    """One slice of a plan: one task run, one upload, one object."""
+    """One slice of a plan: one task run, and one object but in change streams, which have some for each table."""
 
     name: str
     """Names the object; ``a-z 0-9 -``, unique in its plan."""
@@ -107,5 +118,44 @@ class Extractor(AbstractAsyncContextManager["Extractor"], Protocol):
         """Push the partition's records to ``write``, header excluded; the number of records.
 
         A call that raises has pushed rows that must be thrown away; it may be repeated.
+        """
+        ...
+
+
+CHANGE_COLUMNS = (
+    Column(name="_op", type="text", nullable=False),
+    Column(name="_committed_at", type="timestamptz"),
+    Column(name="_position", type="text", nullable=False, key=True),
+    Column(name="_unchanged", type="json"),
+)
+"""What every record of a change stream begins with.
+
+``_op`` is I, U, D, T (the table was emptied) or S (a row of the snapshot). ``_position`` sorts as text in log order and
+is unique to the record. ``_unchanged`` is NULL, or the names of the columns that the log does not have for this record,
+whose fields are NULL.
+"""
+
+
+class Records(Frozen):
+    """Some records of one output."""
+
+    data: bytes
+    count: int
+    absent: frozenset[str] = frozenset()
+    """Columns that the log did not have for one of them."""
+
+
+Emit = Callable[[Output, Records], Awaitable[None]]
+"""Takes records of an output, in log order, and returns when there is room for more."""
+
+
+@runtime_checkable
+class ChangeExtractor(Extractor, Protocol):
+    """An extractor whose partitions hold records of several tables: changes, and the snapshot they begin with."""
+
+    async def capture(self, plan: Plan, partition: Partition, emit: Emit) -> JsonValue:
+        """Push the partition's records; the position that is reached, or None where it is ``plan.until`` as planned.
+
+        As `read`, it may be repeated after it raised.
         """
         ...

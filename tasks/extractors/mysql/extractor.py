@@ -82,7 +82,7 @@ class MySQLExtractor:
         if self._snapshot is not None:
             self._snapshot.close()
         count = min(len(plan.partitions), self._options.parallel)
-        taken = self._snapshot = await snapshot.take(self._subject.block, control, select.relation, count)
+        taken = self._snapshot = await snapshot.take(self._subject.block, control, [select.relation], count)
         self._plan_id = plan.id
         slow = [_SLOW.format(control.unusable)] if control.unusable else []
         return plan.model_copy(update={"snapshot": taken.seen, "notes": (*plan.notes, *taken.notes, *slow)})

@@ -8,7 +8,7 @@ and the slices are read on those connections alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -70,20 +70,21 @@ class Snapshot:
             session.close()
 
 
-async def take(block: MySQL, control: Session, relation: Relation, count: int) -> Snapshot:
-    """A snapshot for ``count`` readers at once; for one where the server gives no lock, with a note that says so."""
+async def take(block: MySQL, control: Session, relations: Sequence[Relation], count: int) -> Snapshot:
+    """A snapshot of these for ``count`` readers at once; for one where the server gives no lock, with a note that says so."""
     sessions: list[Session] = []
     try:
         full = await _open(block, count, sessions)
         one = len(sessions) == 1
-        snapshot = await _alone(control, sessions) if one else await _together(control, relation, sessions)
+        snapshot = await _alone(control, sessions) if one else await _together(control, relations, sessions)
         snapshot.notes += full
     except BaseException:
         for session in sessions:
             session.close()
         raise
-    if relation.engine not in (None, "InnoDB"):
-        snapshot.notes.append(_NO_SNAPSHOT.format(relation.name, relation.engine))
+    for relation in relations:
+        if relation.engine not in (None, "InnoDB"):
+            snapshot.notes.append(_NO_SNAPSHOT.format(relation.name, relation.engine))
     return snapshot
 
 
@@ -110,10 +111,10 @@ async def _alone(control: Session, sessions: list[Session]) -> Snapshot:
     return Snapshot(sessions, seen)
 
 
-async def _together(control: Session, relation: Relation, sessions: list[Session]) -> Snapshot:
+async def _together(control: Session, relations: Sequence[Relation], sessions: list[Session]) -> Snapshot:
     refusals: list[str] = []
     await control.execute(f"SET SESSION lock_wait_timeout = {LOCK_SECONDS}")
-    for name, statements, release in _locks(control, relation):
+    for name, statements, release in _locks(control, relations):
         refused = await _locked(control, statements, release)
         if refused is not None:
             refusals.append(f"{name}: {refused.args[-1]}")
@@ -134,14 +135,14 @@ async def _together(control: Session, relation: Relation, sessions: list[Session
     return snapshot
 
 
-def _locks(control: Session, relation: Relation) -> list[tuple[str, list[str], str]]:
+def _locks(control: Session, relations: Sequence[Relation]) -> list[tuple[str, list[str], str]]:
     """What may be tried, the least obtrusive first: its name, how it is taken, how it is given back."""
     everything = ("FLUSH TABLES WITH READ LOCK", ["FLUSH TABLES WITH READ LOCK"], "UNLOCK TABLES")
     # It blocks nothing but commits, and waits for no statement.
     backup = ("BACKUP STAGE BLOCK_COMMIT", ["BACKUP STAGE START", "BACKUP STAGE BLOCK_COMMIT"], "BACKUP STAGE END")
-    table = f"{relation.origin.removesuffix(' AS t')} READ"
-    one = ("LOCK TABLES", [f"LOCK TABLES {table}"], "UNLOCK TABLES")
-    return [*([backup] if control.is_mariadb else []), everything, *([one] if relation.name else [])]
+    tables = ", ".join(f"{relation.origin.removesuffix(' AS t')} READ" for relation in relations if relation.name)
+    these = ("LOCK TABLES", [f"LOCK TABLES {tables}"], "UNLOCK TABLES")
+    return [*([backup] if control.is_mariadb else []), everything, *([these] if tables else [])]
 
 
 async def _locked(control: Session, statements: list[str], release: str) -> aiomysql.MySQLError | None:

@@ -39,18 +39,18 @@ def unusable(connection: Any) -> str | None:
         "_execute_command": callable(getattr(connection, "_execute_command", None)),
         "_next_seq_id": isinstance(getattr(connection, "_next_seq_id", None), int),
         "_reader._buffer": isinstance(getattr(getattr(connection, "_reader", None), "_buffer", None), bytearray),
-        "_writer.transport": all(hasattr(_transport(connection), name) for name in _TRANSPORT),
+        "_writer.transport": all(hasattr(transport(connection), name) for name in _TRANSPORT),
         "init_unbuffered_query": callable(getattr(MySQLResult, "init_unbuffered_query", None)),
     }
     missing = [name for name, there in wanted.items() if not there]
     return f"aiomysql {aiomysql.__version__} has no {', '.join(missing)}" if missing else None
 
 
-def _transport(connection: Any) -> Any:
+def transport(connection: Any) -> Any:
     return getattr(getattr(connection, "_writer", None), "transport", None)
 
 
-class _Inbox(asyncio.BufferedProtocol):
+class Inbox(asyncio.BufferedProtocol):
     """Stands in for aiomysql's protocol while a result is read; what happens to the connection is told to both."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -62,7 +62,14 @@ class _Inbox(asyncio.BufferedProtocol):
         """How the connection ended; None while it is there."""
         self._arrived: asyncio.Future[None] | None = None
 
-    def take_over(self, already: bytes) -> None:
+    def take_over_from(self, connection: Any) -> None:
+        """Receive what the connection would, beginning with what it has not looked at yet."""
+        self._transport.pause_reading()
+        buffer = connection._reader._buffer
+        self._take_over(bytes(buffer))
+        buffer.clear()
+
+    def _take_over(self, already: bytes) -> None:
         if len(already) > len(self.data):
             self.data = bytearray(2 * len(already))
         self.data[: len(already)] = already
@@ -97,6 +104,10 @@ class _Inbox(asyncio.BufferedProtocol):
             self.data[:left] = self.data[used : self.size]
         self.size = left
 
+    def grow(self) -> None:
+        """Make room for something larger than the buffer."""
+        self.data += bytes(len(self.data))
+
     # -- asyncio.BufferedProtocol ----------------------------------------------------------------------------------
 
     def get_buffer(self, _sizehint: int) -> memoryview:
@@ -130,7 +141,7 @@ class WireReader:
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
-        self._inbox: _Inbox | None = None
+        self._inbox: Inbox | None = None
         self._packets: Packets | None = None
 
     @property
@@ -150,20 +161,14 @@ class WireReader:
         result = MySQLResult(connection)
         await result.init_unbuffered_query()
         packets = self._packets = Packets(forms, dialect, connection._next_seq_id)
-        inbox = self._inbox = _Inbox(_transport(connection))
-        self._take_over(inbox)
+        inbox = self._inbox = Inbox(transport(connection))
+        inbox.take_over_from(connection)
         if len(result.fields) != len(forms):
             raise GarbledError(f"a result of {len(result.fields)} columns, not {len(forms)}")
         await self._pump(inbox, packets, write)
         return packets.rows
 
-    def _take_over(self, inbox: _Inbox) -> None:
-        buffer = self._connection._reader._buffer
-        _transport(self._connection).pause_reading()
-        inbox.take_over(bytes(buffer))
-        buffer.clear()
-
-    async def _pump(self, inbox: _Inbox, packets: Packets, write: Write) -> None:
+    async def _pump(self, inbox: Inbox, packets: Packets, write: Write) -> None:
         while True:
             try:
                 records, used = packets.feed(inbox.data, inbox.size)
@@ -179,7 +184,7 @@ class WireReader:
                 return
             await inbox.more()
 
-    def _finish(self, inbox: _Inbox) -> None:
+    def _finish(self, inbox: Inbox) -> None:
         inbox.give_back()
         self._inbox = self._packets = None
 

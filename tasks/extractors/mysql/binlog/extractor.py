@@ -1,0 +1,274 @@
+"""Changes of MySQL and MariaDB tables: a snapshot first, then what the binary log holds, without a gap between them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import aiomysql
+from pydantic import JsonValue
+
+from blocks.errors import ConfigurationError, PositionLost, SnapshotLost
+from blocks.mysql import MySQL
+from tasks.extractors.contract import Emit, Partition, Plan, ReadOptions, Records, Write
+from tasks.extractors.mysql import snapshot
+from tasks.extractors.mysql.binlog.log import FIRST
+from tasks.extractors.mysql.binlog.position import LogPosition, log_position, row_prefix
+from tasks.extractors.mysql.binlog.schema import Dialects, Shapes, output_of
+from tasks.extractors.mysql.binlog.server import LogServer, choices
+from tasks.extractors.mysql.binlog.statements import Table
+from tasks.extractors.mysql.binlog.tables import Tables
+from tasks.extractors.mysql.binlog.window import Window as LogWindow
+from tasks.extractors.mysql.describe import Writing, ZeroDates
+from tasks.extractors.mysql.describe import table as described
+from tasks.extractors.mysql.forms import Form
+from tasks.extractors.mysql.planner import Planner
+from tasks.extractors.mysql.select import Select, Subject
+from tasks.extractors.mysql.session import Session
+from tasks.extractors.mysql.sql import Flavour, explained, qualified
+from tasks.extractors.source import Window
+
+_PLACE = re.compile(r"([^:\s]+\.\d+):(\d+)")
+
+_NOT_EXACT = (
+    "a snapshot that a change stream can go on from needs a moment's lock, and the server gave none. GRANT RELOAD ON *.* "
+    "(MySQL 8: or BACKUP_ADMIN with LOCK TABLES on the databases) TO this user, or set snapshot: false"
+)
+_LOG = "log"
+
+
+@dataclass(frozen=True)
+class ChangesSubject:
+    """What is followed, as the user named it."""
+
+    block: MySQL
+    tables: tuple[str, ...]
+    snapshot: bool
+    start: str
+    zero_dates: ZeroDates
+    server_id: int
+
+
+class ChangesExtractor:
+    """See `tasks.extractors.contract.ChangeExtractor`."""
+
+    def __init__(self, subject: ChangesSubject, options: ReadOptions) -> None:
+        self._subject = subject
+        self._options = options
+        self._tables = Tables.of(subject.tables, subject.block.database or "")
+        self._snapshot: snapshot.Snapshot | None = None
+        self._plan_id: str | None = None
+        self._selects: dict[Table, Select] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._snapshot is not None:
+            self._snapshot.close()
+
+    @property
+    def asked(self) -> str:
+        """See `Extractor.asked`."""
+        subject = self._subject
+        asked = [subject.block.describe(), subject.tables, subject.snapshot, subject.start, subject.zero_dates]
+        options = self._options.model_dump(exclude={"parallel"})
+        return hashlib.sha256(json.dumps([*asked, options]).encode()).hexdigest()[:16]
+
+    # -- planning --------------------------------------------------------------------------------------------------
+
+    async def plan(self, since: JsonValue) -> Plan:
+        """See `Extractor.plan`. A position is a `LogPosition`."""
+        position = log_position(since)
+        control = await Session.open(self._subject.block)
+        try:
+            server = await LogServer.of(control)
+            blank = Plan(id=uuid.uuid4().hex, mode="changes", asked=self.asked, since=since)
+            if position is not None:
+                return await self._onward(server, blank, position)
+            if self._subject.snapshot:
+                return await self._first(control, server, blank)
+            return await self._from_start(server, blank)
+        except aiomysql.MySQLError as error:
+            raise explained(error, "planning failed") from error
+        finally:
+            control.close()
+
+    async def _onward(self, server: LogServer, blank: Plan, since: LogPosition) -> Plan:
+        """From where the last run ended to where the log ends now."""
+        if since.server != server.identity:
+            raise PositionLost(
+                f"the position is one of server {since.server}, and this one is {server.identity}. {choices()}"
+            )
+        try:
+            await server.check_is_there(since)
+        except PositionLost as error:
+            raise PositionLost(f"{error}. {choices()}") from None
+        end = await server.end(since.epoch)
+        if end.place == since.place:
+            return blank.model_copy(update={"until": blank.since})
+        return self._log_plan(blank, since, end)
+
+    async def _from_start(self, server: LogServer, blank: Plan) -> Plan:
+        end = await server.end()
+        if self._subject.start == "now":
+            return self._log_plan(blank, end, end)
+        found = _PLACE.fullmatch(self._subject.start.strip())
+        if found is None:
+            raise ConfigurationError(
+                f"field start: {self._subject.start!r} is neither now nor a place in the log such as {end}"
+            )
+        start = LogPosition(server=server.identity, file=found[1], position=max(FIRST, int(found[2])))
+        try:
+            await server.check_is_there(start)
+        except PositionLost as error:
+            raise ConfigurationError(f"field start: {error}") from None
+        return self._log_plan(blank, start, end)
+
+    def _log_plan(self, blank: Plan, since: LogPosition, end: LogPosition) -> Plan:
+        partition = Partition(name=_LOG, lower=since.model_dump(mode="json"), upper=end.model_dump(mode="json"))
+        size = end.position - since.position if end.file == since.file else None
+        return blank.model_copy(
+            update={
+                "until": end.model_dump(mode="json"),
+                "partitions": (partition,),
+                "resumable": True,
+                "estimated_bytes": size,
+                "statement": f"the binary log of {end.server} from {since} to {end}",
+            }
+        )
+
+    async def _first(self, control: Session, server: LogServer, blank: Plan) -> Plan:
+        """All tables as they are at one moment, whose place in the log the changes begin at."""
+        partitions: list[Partition] = []
+        notes: list[str] = []
+        rows = size = 0
+        for number, (schema, name) in enumerate(await self._tables.found(control)):
+            plan = await self._of_table(control, blank, schema, name)
+            partitions += [_slice(number, schema, name, each) for each in plan.partitions]
+            notes += [f"{schema}.{name}: {note}" for note in plan.notes]
+            rows, size = rows + (plan.estimated_rows or 0), size + (plan.estimated_bytes or 0)
+        if self._snapshot is not None:
+            self._snapshot.close()
+        count = min(max(1, len(partitions)), self._options.parallel)
+        relations = [select.relation for select in self._selects.values()]
+        taken = self._snapshot = await snapshot.take(self._subject.block, control, relations, count)
+        self._plan_id = blank.id
+        until = await self._place_of(taken, server)
+        return blank.model_copy(
+            update={
+                "until": until.model_dump(mode="json"),
+                "partitions": tuple(partitions),
+                "snapshot": taken.seen,
+                "estimated_rows": rows,
+                "estimated_bytes": size,
+                "notes": (*notes, *taken.notes),
+                "statement": f"a snapshot of {len(relations)} table(s), then the binary log from {until}",
+            }
+        )
+
+    async def _of_table(self, control: Session, blank: Plan, schema: str, name: str) -> Plan:
+        quoted = qualified(schema, name)
+        subject = Subject(self._subject.block, Window(), self._subject.zero_dates, table=quoted)
+        select = self._selects[schema, name] = await Select.of(control, subject, self._options.dialect)
+        full = self._options.model_copy(update={"mode": "full"})
+        return await Planner(control, subject, select, full).plan(blank.model_copy(update={"mode": "full"}))
+
+    async def _place_of(self, taken: snapshot.Snapshot, server: LogServer) -> LogPosition:
+        place = taken.seen.get("binlog")
+        if not isinstance(place, dict) or not taken.seen.get("exact"):
+            raise ConfigurationError(_NOT_EXACT)
+        return LogPosition(
+            server=server.identity,
+            file=str(place["file"]),
+            position=int(str(place["position"])),
+            gtids=str(place.get("gtids") or ""),
+        )
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    async def read(self, plan: Plan, partition: Partition, write: Write) -> int:
+        """Change streams have records of several tables: see `capture`."""
+        raise NotImplementedError
+
+    async def capture(self, plan: Plan, partition: Partition, emit: Emit) -> JsonValue:
+        """See `ChangeExtractor.capture`."""
+        try:
+            if partition.name != _LOG:
+                await self._table_slice(plan, partition, emit)
+                return None
+            since, until = log_position(partition.lower), log_position(partition.upper)
+            assert since is not None  # noqa: S101 - written by `_log_plan`
+            assert until is not None  # noqa: S101
+            reached = await (await self._window()).read(since, until, emit)
+            return reached.model_dump(mode="json")
+        except aiomysql.MySQLError as error:
+            raise explained(error, f"partition {partition.name} cannot be read") from error
+
+    async def _window(self) -> LogWindow:
+        control = await Session.open(self._subject.block, again=True)
+        try:
+            writing = await Writing.of(control, self._options.dialect, self._subject.zero_dates)
+            relations = {
+                found: await described(control, qualified(*found), "", writing)
+                for found in await self._tables.found(control)
+            }
+            flavour: Flavour = "MariaDB" if control.is_mariadb else "MySQL"
+        finally:
+            control.close()
+        dialect = self._options.dialect
+        shapes = Shapes(self._tables, relations, Dialects(dialect, self._subject.zero_dates, flavour))
+        return LogWindow(self._subject.block, self._tables, shapes, dialect.null, self._subject.server_id)
+
+    async def _table_slice(self, plan: Plan, partition: Partition, emit: Emit) -> None:
+        lower, upper = partition.lower, partition.upper
+        if self._snapshot is None or plan.id != self._plan_id or not isinstance(lower, dict) or not isinstance(upper, dict):
+            raise SnapshotLost("the snapshot went with the run that took it")
+        table, number = (str(lower["schema"]), str(lower["table"])), int(str(lower["number"]))
+        select = self._selects[table]
+        fields = select.relation.fields
+        output = output_of(*table, tuple(field.column for field in fields))
+        until = log_position(plan.until)
+        assert until is not None  # noqa: S101
+        # Before everything that the log has from there on: no transaction begins within another.
+        prefix = row_prefix(until.epoch, until.number, until.position - 1)
+        statement = select.partition(
+            plan.model_copy(update={"columns": tuple(field.column for field in fields)}),
+            partition.model_copy(update={"lower": lower["slice"], "upper": upper["slice"]}),
+        )
+        head = (
+            f"SELECT 'S' AS _op, {_instant()} AS _committed_at, "
+            f"CONCAT('{prefix}{number:05d}', LPAD(@headrace := @headrace + 1, 11, '0')) AS _position, NULL AS _unchanged, "
+        )
+        forms = [Form.PLAIN, Form.PLAIN, Form.PLAIN, Form.TEXT, *(field.form for field in fields)]
+
+        async def write(data: bytes) -> None:
+            await emit(output, Records(data=data, count=0))
+
+        async with self._snapshot.lent() as session:
+            await session.execute("SET @headrace = 0")
+            rows = await session.stream(statement.replace("SELECT ", head, 1), forms, self._options.dialect, write)
+        await emit(output, Records(data=b"", count=rows))
+
+
+def _instant() -> str:
+    return "CONCAT(NOW(6), '+00')"
+
+
+def _slice(number: int, schema: str, name: str, partition: Partition) -> Partition:
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{schema}-{name}".lower()).strip("-")
+    return Partition(
+        name=f"{slug}-{partition.name}",
+        lower={"schema": schema, "table": name, "number": number, "slice": partition.lower},
+        upper={"slice": partition.upper},
+    )

@@ -1,0 +1,71 @@
+"""How far a change stream has come: a place in one server's log, and what finds that place on another server."""
+
+from __future__ import annotations
+
+from pydantic import JsonValue, ValidationError
+
+from blocks.errors import PositionLost
+from tasks.extractors.contract import Frozen
+
+
+class Prepared(Frozen):
+    """An XA transaction that was prepared before a position, and neither committed nor rolled back by then.
+
+    Its rows stand where it was prepared, and count from where it is committed.
+    """
+
+    xid: str
+    file: str
+    start: int
+    end: int
+
+
+class LogPosition(Frozen):
+    """The end of a transaction."""
+
+    server: str
+    """MySQL's server_uuid, MariaDB's server_id."""
+    file: str
+    position: int
+    gtids: str = ""
+    """All transactions up to here; empty where the server counts none."""
+    born: int = 0
+    """When the file was begun (seconds since 1970): another file of the same name was begun at another time."""
+    epoch: int = 0
+    """Grows whenever the stream goes on in a log whose files are numbered otherwise; ``_position`` begins with it."""
+    prepared: tuple[Prepared, ...] = ()
+
+    @property
+    def number(self) -> int:
+        """Of the file."""
+        return int(self.file.rpartition(".")[2])
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """What positions of one epoch are compared by."""
+        return self.number, self.position
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.position}"
+
+
+def log_position(since: JsonValue) -> LogPosition | None:
+    """The position of a watermark; None where there is none. `PositionLost` for one that is no place in a log."""
+    if since is None:
+        return None
+    try:
+        return LogPosition.model_validate(since)
+    except ValidationError as error:
+        raise PositionLost(
+            f"the watermark holds {since}, which is no place in a MySQL log. A stream of mode changes has a name of its "
+            "own: use another stream name, or set the position by `headrace state set`"
+        ) from error
+
+
+def row_prefix(epoch: int, number: int, position: int) -> str:
+    """What the ``_position`` of all rows of the transaction that begins there begins with.
+
+    >>> row_prefix(0, 3, 1234)
+    '000-0000000003-000000001234-'
+    """
+    return f"{epoch:03d}-{number:010d}-{position:012d}-"

@@ -1,0 +1,274 @@
+"""One pass over a range of the log: the rows of the followed tables, transaction by transaction."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+from blocks.errors import PositionLost
+from blocks.mysql import MySQL
+from tasks.extractors.contract import CHANGE_COLUMNS, Emit, Output, Records
+from tasks.extractors.mysql.binlog.events import Begun, GarbledLogError, Kind
+from tasks.extractors.mysql.binlog.gtids import GtidSet, gtid_list, previous_gtids
+from tasks.extractors.mysql.binlog.log import FIRST, LogReader, Placed
+from tasks.extractors.mysql.binlog.position import LogPosition, Prepared, row_prefix
+from tasks.extractors.mysql.binlog.schema import Shapes
+from tasks.extractors.mysql.binlog.server import choices
+from tasks.extractors.mysql.binlog.statements import emptied
+from tasks.extractors.mysql.binlog.tables import Tables
+from tasks.extractors.mysql.binlog.transactions import (
+    Decided,
+    End,
+    Ending,
+    Map,
+    Rows,
+    Savepoint,
+    Start,
+    Statement,
+    Step,
+    Transactions,
+    Xa,
+)
+
+_HELD_BYTES = 4 << 20
+"""Records of one transaction that are held until it is known how it ends; of a larger one the first are passed on."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Window:
+    """Reads from one position to another."""
+
+    def __init__(self, block: MySQL, tables: Tables, shapes: Shapes, null: str, server_id: int) -> None:
+        """``null``: what stands for NULL."""
+        self._block, self._tables, self._shapes, self._null = block, tables, shapes, null
+        self._server_id = server_id
+
+    async def read(self, since: LogPosition, until: LogPosition, emit: Emit) -> LogPosition:
+        """Push the records to ``emit``; ``until`` with all that is known of it then."""
+        gtids = GtidSet.parse(since.gtids or await self.gtids_at(since))
+        prepared = {each.xid: each for each in since.prepared}
+        if since.place == until.place:
+            return until.model_copy(update={"gtids": str(gtids), "born": since.born, "prepared": since.prepared})
+        rows = _Rows(self._shapes, self._tables, self._null, emit)
+        follower = _Follower(self, rows, gtids, prepared, since)
+        async for placed in self._events(since, until):
+            await follower.take(placed)
+        if not follower.is_between:
+            raise GarbledLogError(f"{until} is in the middle of a transaction")
+        return until.model_copy(
+            update={"gtids": str(gtids), "born": follower.born, "prepared": tuple(prepared.values())}
+        )
+
+    async def gtids_at(self, place: LogPosition) -> str:
+        """The GTIDs up to there: what the file begins with, and those in it."""
+        gtids = GtidSet({})
+        transactions = Transactions()
+        async for placed in self._events(place.model_copy(update={"position": FIRST}), place):
+            if placed.event.kind == Kind.PREVIOUS_GTIDS:
+                gtids = previous_gtids(placed.event.body)
+            elif placed.event.kind == Kind.MARIADB_GTID_LIST:
+                gtids = gtid_list(placed.event.body)
+            for step in transactions.steps(placed):
+                if isinstance(step, Start) and step.begun.gtid:
+                    gtids.add(step.begun.gtid)
+        return str(gtids)
+
+    async def replay(self, prepared: Prepared, rows: _Rows) -> None:
+        """The rows of an XA transaction that was prepared before, as those of the transaction that is open now."""
+        transactions = Transactions()
+        place = LogPosition(server="", file=prepared.file, position=prepared.start)
+        async for placed in self._events(place, place.model_copy(update={"position": prepared.end})):
+            for step in transactions.steps(placed):
+                if isinstance(step, Map | Rows):
+                    await rows.take(step)
+
+    async def _events(self, since: LogPosition, until: LogPosition) -> AsyncIterator[Placed]:
+        """Events from one place to another; `PositionLost` where the log ends before."""
+        reader = await LogReader.open(self._block, since.file, since.position, server_id=self._server_id)
+        async with reader:
+            async for batch in reader.events():
+                for placed in batch:
+                    yield placed
+                    if _place(placed) >= until.place:
+                        return
+        raise PositionLost(f"the log ends before {until}, where it had ended when the run was planned. {choices()}")
+
+
+class _Follower:
+    """Goes from transaction to transaction."""
+
+    def __init__(
+        self, window: Window, rows: _Rows, gtids: GtidSet, prepared: dict[str, Prepared], since: LogPosition
+    ) -> None:
+        self._window, self._rows = window, rows
+        self._gtids, self._prepared = gtids, prepared
+        self._since = since
+        self._transactions = Transactions()
+        self._start: Start | None = None
+        self._is_xa = False
+        self.born = since.born
+
+    @property
+    def is_between(self) -> bool:
+        """Whether no transaction is open."""
+        return self._transactions.is_between
+
+    async def take(self, placed: Placed) -> None:
+        """One event."""
+        if placed.event.kind == Kind.FORMAT:
+            self._look_at_file(placed)
+        for step in self._transactions.steps(placed):
+            await self._step(step)
+
+    def _look_at_file(self, placed: Placed) -> None:
+        since, born = self._since, placed.event.timestamp
+        if since.born and placed.file == since.file and born != since.born:
+            raise PositionLost(
+                f"{placed.file} was begun at {_instant(born * 1_000_000, precise=False)}, and the stream had come to "
+                f"{since} in an older one of that name: the log was begun anew. {choices()}"
+            )
+        self.born = born
+        # Table numbers are given anew when a server starts, which begins a file.
+        self._rows.forget_tables()
+
+    async def _step(self, step: Step) -> None:
+        match step:
+            case Start():
+                self._start, self._is_xa = step, False
+                number = int(step.file.rpartition(".")[2])
+                self._rows.begin(step.begun, row_prefix(self._since.epoch, number, step.position))
+            case Xa():
+                self._is_xa = True
+            case Map() | Rows() | Statement() | Savepoint():
+                if not self._is_xa:
+                    await self._rows.take(step)
+            case Decided(xid, committed):
+                await self._decide(xid, committed=committed)
+            case End():
+                await self._end(step)
+
+    async def _decide(self, xid: str, *, committed: bool) -> None:
+        prepared = self._prepared.pop(xid, None)
+        if not committed:
+            return
+        if prepared is None:
+            raise PositionLost(
+                f"XA transaction {xid} is committed here, and was prepared before the stream began: its rows are lost to "
+                f"it. {choices()}"
+            )
+        await self._window.replay(prepared, self._rows)
+
+    async def _end(self, end: End) -> None:
+        start = self._start
+        if start is None:
+            raise GarbledLogError("a transaction ends that did not begin: the stream stands in the middle of one")
+        own = Prepared(xid=end.xid, file=start.file, start=start.position, end=end.position)
+        if end.ending is Ending.PREPARED:
+            self._prepared[end.xid] = own
+        elif end.ending is Ending.ROLLED_BACK:
+            self._rows.roll_back()
+        elif self._is_xa:
+            await self._window.replay(own, self._rows)
+        await self._rows.commit()
+        if start.begun.gtid:
+            self._gtids.add(start.begun.gtid)
+        self._start = None
+
+
+class _Rows:
+    """The records of the transaction that is open."""
+
+    def __init__(self, shapes: Shapes, tables: Tables, null: str, emit: Emit) -> None:
+        self._shapes, self._tables, self._null, self._emit = shapes, tables, null, emit
+        self._held: list[tuple[Output, Records]] = []
+        self._held_bytes = 0
+        self._has_passed_on = False
+        self._savepoints: dict[str, int] = {}
+        self._committed_at = self._prefix = ""
+        self._ordinal = 0
+
+    def forget_tables(self) -> None:
+        """Numbers of tables mean other tables from now on."""
+        self._shapes.forget()
+
+    def begin(self, begun: Begun, prefix: str) -> None:
+        """A transaction begins."""
+        self._committed_at = _instant(begun.microseconds, precise=begun.precise)
+        self._prefix = prefix
+        self._ordinal = 0
+        self._has_passed_on = False
+        self._savepoints = {}
+
+    async def take(self, step: Map | Rows | Statement | Savepoint) -> None:
+        """What happens in it."""
+        match step:
+            case Map(event):
+                self._shapes.learn(event)
+            case Rows(event):
+                made = self._shapes.records(event, self._committed_at, self._next_prefix())
+                if made is not None:
+                    await self._hold(*made)
+            case Statement():
+                await self._statement(step)
+            case Savepoint(name, back):
+                self._savepoint(name, back=back)
+
+    def _next_prefix(self) -> str:
+        self._ordinal += 1
+        return f"{self._prefix}{self._ordinal:07d}-"
+
+    async def _statement(self, statement: Statement) -> None:
+        schema = statement.query.schema
+        if statement.writes:
+            self._shapes.refuse_if_followed(statement)
+            return
+        for table in emptied(statement.text, schema, self._shapes.known):
+            if table in self._tables:
+                output = self._shapes.last_output(table)
+                nulls = f",{self._null}" * (len(output.columns) - len(CHANGE_COLUMNS) + 1)
+                line = f"T,{self._committed_at},{self._next_prefix()}{0:08d}{nulls}\n"
+                await self._hold(output, Records(data=line.encode(), count=1))
+
+    async def _hold(self, output: Output, records: Records) -> None:
+        if not records.count:
+            return
+        self._held.append((output, records))
+        self._held_bytes += len(records.data)
+        if self._held_bytes > _HELD_BYTES:
+            await self._pass_on()
+            self._has_passed_on = True
+
+    async def _pass_on(self) -> None:
+        for output, records in self._held:
+            await self._emit(output, records)
+        self._held, self._held_bytes = [], 0
+
+    def _savepoint(self, name: str, *, back: bool) -> None:
+        if not back:
+            self._savepoints[name] = len(self._held)
+            return
+        if self._has_passed_on:
+            raise GarbledLogError(f"a transaction larger than can be held goes back to its savepoint {name}")
+        if name not in self._savepoints:
+            raise GarbledLogError(f"a transaction goes back to a savepoint {name} that it does not have")
+        del self._held[self._savepoints[name] :]
+
+    def roll_back(self) -> None:
+        """None of it counts."""
+        if self._has_passed_on:
+            raise GarbledLogError("a transaction larger than can be held is rolled back in the log")
+        self._held, self._held_bytes = [], 0
+
+    async def commit(self) -> None:
+        """All of it counts."""
+        await self._pass_on()
+
+
+def _instant(microseconds: int, *, precise: bool) -> str:
+    at = _EPOCH + timedelta(microseconds=microseconds)
+    return at.strftime("%Y-%m-%d %H:%M:%S.%f+00" if precise else "%Y-%m-%d %H:%M:%S+00")
+
+
+def _place(placed: Placed) -> tuple[int, int]:
+    return int(placed.file.rpartition(".")[2]), placed.end

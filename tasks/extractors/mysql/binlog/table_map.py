@@ -6,7 +6,7 @@ https://mariadb.com/docs/server/reference/clientserver-protocol/replication-prot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
@@ -105,6 +105,7 @@ class TableMap:
     schema: str
     table: str
     columns: tuple[MappedColumn, ...]
+    flavour: Flavour = "MySQL"
 
     @property
     def name(self) -> str:
@@ -125,7 +126,7 @@ class TableMap:
         """
         reader = _Reader(body)
         try:
-            found = _parsed(reader, _OF_MARIADB if flavour == "MariaDB" else _OF_MYSQL)
+            found = _parsed(reader, flavour)
         except (IndexError, UnicodeDecodeError) as error:
             raise UndecodableError(f"a table map that is cut off or garbled: {body[:80].hex()}…") from error
         return found
@@ -173,7 +174,8 @@ class _Reader:
         return [bool(data[place // 8] & 0x80 >> place % 8) for place in range(count)]
 
 
-def _parsed(reader: _Reader, told: Mapping[int, Metadata]) -> TableMap:
+def _parsed(reader: _Reader, flavour: Flavour) -> TableMap:
+    told = _OF_MARIADB if flavour == "MariaDB" else _OF_MYSQL
     number = int.from_bytes(reader.take(6), "little")
     reader.take(2)  # flags
     schema = reader.name()
@@ -192,7 +194,7 @@ def _parsed(reader: _Reader, told: Mapping[int, Metadata]) -> TableMap:
                 raise UndecodableError(f"{where}: bytes too many in field {kind} of its table map")
         else:
             reader.take(length)
-    return TableMap(number, schema, table, tuple(columns))
+    return TableMap(number, schema, table, tuple(columns), flavour)
 
 
 def _code(where: str, code: int) -> Code:

@@ -43,7 +43,8 @@ _AS_BYTES = {
 }  # fmt: skip
 
 _COLUMNS = """
-    SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_NULLABLE, COLUMN_KEY, CHARACTER_SET_NAME, CHARACTER_OCTET_LENGTH
+    SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_NULLABLE, COLUMN_KEY, CHARACTER_SET_NAME, CHARACTER_OCTET_LENGTH,
+        EXTRA LIKE '%VIRTUAL%' OR EXTRA LIKE '%STORED%' OR EXTRA LIKE '%PERSISTENT%'
     FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} ORDER BY ORDINAL_POSITION"""
 
 _TABLE = """
@@ -65,6 +66,8 @@ class Field:
     charset: str | None
     form: Form
     expression: str
+    generated: bool = False
+    """Whether it is computed from other columns; False for a query's."""
 
     @property
     def quoted(self) -> str:
@@ -117,11 +120,13 @@ class Writing:
     async def of(cls, session: Session, dialect: CsvDialect, zero_dates: ZeroDates) -> Writing:
         return cls(dialect.binary, zero_dates, int(await session.value("SELECT @@max_allowed_packet") or 0))
 
-    def field(self, column: Column, kind: str, charset: str | None, size: int | None) -> Field:
+    def field(
+        self, column: Column, kind: str, charset: str | None, size: int | None, *, generated: bool = False
+    ) -> Field:
         """How a column is written. ``size``: bytes of a string at most, bits of a BIT, digits of a query's column."""
         quoted = f"t.{identifier(column.name)}"
         expression, form = self._form(quoted, column.type.lower(), kind, size)
-        return Field(column, kind, charset, form, expression)
+        return Field(column, kind, charset, form, expression, generated)
 
     def _form(self, quoted: str, full: str, kind: str, size: int | None) -> tuple[str, Form]:
         if kind in BINARIES:
@@ -177,8 +182,11 @@ async def table(session: Session, name: str, where: str, writing: Writing) -> Re
             str(data_type).lower(),
             charset,
             _size(str(full), octets),
+            generated=generated == "1",
         )
-        for column, data_type, full, nullable, key, charset, octets in await session.rows(_COLUMNS.format(*where_it_is))
+        for column, data_type, full, nullable, key, charset, octets, generated in await session.rows(
+            _COLUMNS.format(*where_it_is)
+        )
     ]
     return Relation(
         origin=f"{identifier(schema)}.{identifier(parts[-1])} AS t",

@@ -1,0 +1,360 @@
+"""ROW events → CSV records, the same bytes for the same value as a SELECT of the table gives.
+
+https://dev.mysql.com/doc/dev/mysql-server/latest/classmysql_1_1binlog_1_1event_1_1Rows__event.html
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from blocks.s3 import CsvDialect
+from tasks.extractors.mysql.binlog.columns import LogColumn, written
+from tasks.extractors.mysql.binlog.images import FAILURES, Image, Mode, Writing
+from tasks.extractors.mysql.binlog.layouts import Layout
+from tasks.extractors.mysql.binlog.table_map import MappedColumn, TableMap, UndecodableError
+from tasks.extractors.mysql.binlog.values import layout
+from tasks.extractors.mysql.describe import ZeroDates
+
+LEADING = ("_op", "_committed_at", "_position", "_unchanged")
+"""The columns before those of the table."""
+
+PARTIAL_UPDATE = 39
+
+# https://dev.mysql.com/doc/dev/mysql-server/latest/namespacemysql_1_1binlog_1_1event.html, Log_event_type;
+# MariaDB's compressed ones from 166 on: log_event.h. → operation, version of the header, whether rows are compressed.
+_KINDS = {
+    23: ("I", 1, False), 24: ("U", 1, False), 25: ("D", 1, False),
+    30: ("I", 2, False), 31: ("U", 2, False), 32: ("D", 2, False),
+    166: ("I", 1, True), 167: ("U", 1, True), 168: ("D", 1, True),
+    169: ("I", 2, True), 170: ("U", 2, True), 171: ("D", 2, True),
+}  # fmt: skip
+ROW_EVENTS = frozenset({*_KINDS, PARTIAL_UPDATE})
+
+# 0.35 ms and some kilobytes for each; a table of many nullable columns has more patterns than are ever met twice.
+_MOST_FUNCTIONS = 512
+
+_PLAIN_CHARACTERS = frozenset("0123456789+-.:e ")
+_SPECIAL = frozenset(',"\r\n')
+
+
+@dataclass(frozen=True)
+class Head:
+    """What all records of an event share."""
+
+    committed_at: str
+    """When the transaction was committed, as a timestamp is written."""
+    position: str
+    """Of the event: sorts in the order of the log, and no other event has it."""
+
+
+@dataclass(frozen=True)
+class Records:
+    """What an event became."""
+
+    data: bytes
+    """CSV: `LEADING` and the columns of the table."""
+    count: int
+    absent: frozenset[str]
+    """Columns that some record's image did not hold: they are named in its ``_unchanged``, and written as NULL."""
+
+
+@dataclass(frozen=True)
+class _Event:
+    """A row event taken apart."""
+
+    operation: str
+    version: int
+    data: bytes
+    start: int
+    """Where the first row begins in ``data``."""
+    before: Image
+    after: Image
+    """The same but for updates."""
+
+
+class Decoder:
+    """Decodes the row events of one table map.
+
+    ``columns`` are those of the table (see `log_columns`), ``names`` those that are written, in that order: all where
+    it is left out. Raises `UndecodableError` for a column that it does not know how to decode.
+    """
+
+    def __init__(
+        self,
+        table_map: TableMap,
+        columns: Sequence[LogColumn],
+        dialect: CsvDialect,
+        zero_dates: ZeroDates = "text",
+        *,
+        names: Sequence[str] | None = None,
+        most_functions: int = _MOST_FUNCTIONS,
+    ) -> None:
+        if len(columns) != len(table_map.columns):
+            raise UndecodableError(f"{table_map.name}: {len(columns)} columns, and {len(table_map.columns)} in the log")
+        self._table = table_map.name
+        self._columns = tuple(columns)
+        pairs = zip(table_map.columns, columns, strict=True)
+        null = _view(dialect.null)
+        self._writing = Writing(
+            names=tuple(column.name for column in columns),
+            layouts=tuple(self._layout(mapped, column, dialect, zero_dates) for mapped, column in pairs),
+            nullable=tuple(column.nullable for column in table_map.columns),
+            places=tuple(written(columns, names)),
+            null=null,
+            always_quotes=bool(null) and set(null) <= _PLAIN_CHARACTERS,
+        )
+        self._keys = frozenset(place for place, column in enumerate(columns) if column.key)
+        self._images: dict[tuple[bytes, frozenset[int]], Image] = {}
+        self._functions_left = most_functions
+
+    def _layout(self, mapped: MappedColumn, column: LogColumn, dialect: CsvDialect, zero_dates: ZeroDates) -> Layout:
+        try:
+            return layout(mapped, column, dialect, zero_dates)
+        except FAILURES as error:
+            raise UndecodableError(
+                f"{self._table}, column {column.name}: {column.type} (in the log {mapped.code.name}"
+                f"{f', character set {column.charset}' if column.charset else ''}) cannot be decoded: {error}"
+            ) from error
+
+    def records(self, kind: int, body: bytes, head: Head) -> Records:
+        """The records of an event: ``body`` is what follows its header of 19 bytes, without the checksum.
+
+        Raises `UndecodableError` for what cannot be decoded. A body that was cut between two of its rows cannot be told
+        from one of fewer rows: compare the size in the event's header, and the checksum, before.
+        """
+        if _SPECIAL & {*head.committed_at, *head.position}:
+            raise ValueError(f"not for a CSV without quotes: {head}")
+        try:
+            event = self._taken_apart(kind, body)
+        except FAILURES as error:
+            raise UndecodableError(f"{self._table}: a row event that is cut off or garbled: {error}") from error
+        if event.operation == "U":
+            return self._updates(event, head)
+        return self._rows(event, head)
+
+    # -- the event's own header ----------------------------------------------------------------------------------------
+
+    def _taken_apart(self, kind: int, body: bytes) -> _Event:
+        if kind == PARTIAL_UPDATE:
+            raise UndecodableError(
+                f"{self._table}: the log holds parts of JSON values only (a PARTIAL_UPDATE_ROWS_EVENT); unset "
+                "binlog_row_value_options=PARTIAL_JSON on the server, and start from a new snapshot"
+            )
+        if kind not in _KINDS:
+            raise UndecodableError(f"{self._table}: an event of type {kind} is none of rows")
+        operation, version, compressed = _KINDS[kind]
+        at = 8  # table id and flags
+        if version == 2:
+            # What else is told of the rows, partitions for one; its length counts itself.
+            at += int.from_bytes(body[at : at + 2], "little")
+            if at < 10:
+                raise ValueError("a header that is too short")
+        columns, at = _packed(body, at)
+        if columns != len(self._columns):
+            raise UndecodableError(
+                f"{self._table}: rows of {columns} columns, and its table map has {len(self._columns)}"
+            )
+        width = (columns + 7) // 8
+        bitmaps = [body[at : at + width]]
+        if operation == "U":
+            bitmaps.append(body[at + width : at + 2 * width])
+        at += width * len(bitmaps)
+        if at >= len(body):
+            raise ValueError("no rows")
+        held = [self._held(bitmap) for bitmap in bitmaps]
+        # What an update's images share of the key says whether it changed the key.
+        keys = self._keys.intersection(*held) if operation == "U" else frozenset()
+        images = [self._image(bitmap, places, keys) for bitmap, places in zip(bitmaps, held, strict=True)]
+        data, start = (_uncompressed(body[at:]), 0) if compressed else (body, at)
+        return _Event(operation, version, data, start, images[0], images[-1])
+
+    def _held(self, bitmap: bytes) -> list[int]:
+        bits = int.from_bytes(bitmap, "little")
+        held = [place for place in range(len(self._columns)) if bits >> place & 1]
+        if not held:
+            raise UndecodableError(
+                f"{self._table}: rows of which the log holds no column, and so not how many they are; set "
+                "binlog_row_image=FULL on the server, and start from a new snapshot"
+            )
+        return held
+
+    def _image(self, bitmap: bytes, held: list[int], keys: frozenset[int]) -> Image:
+        image = self._images.get((bitmap, keys))
+        if image is None:
+            image = self._images[bitmap, keys] = Image(self._writing, held, keys, self._has_room)
+        return image
+
+    def _has_room(self) -> bool:
+        """Whether one more function may be kept."""
+        self._functions_left -= 1
+        return self._functions_left >= 0
+
+    # -- rows ----------------------------------------------------------------------------------------------------------
+
+    def _rows(self, event: _Event, head: Head) -> Records:
+        image, data, at, end = event.before, event.data, event.start, len(event.data)
+        view, width = data.decode("latin-1"), image.bitmap
+        known, make = image.functions(Mode.LINE).get, image.function
+        begin, middle = self._begin(event.operation, head), self._unchanged(image.absent)
+        lines: list[str] = []
+        add = lines.append
+        row = at
+        try:
+            while at < end:
+                row = at
+                nulls = data[at : at + width]
+                at, line = (known(nulls) or make(Mode.LINE, nulls))(data, view, at + width)
+                add(f"{begin}{len(lines):08d}{middle}{line}")
+        except FAILURES as error:
+            raise self._failed(image, data, row, error) from error
+        if at != end:
+            raise self._failed(image, data, row, None)
+        return self._made(lines, image.absent)
+
+    def _updates(self, event: _Event, head: Head) -> Records:
+        before, after = event.before, event.after
+        absent = [place for place in after.absent if place in set(before.absent)]
+        self._check_generated(event, absent)
+        updates = _Updates(self._writing, event, absent, *(self._begin(operation, head) for operation in "UDI"))
+        updates.unchanged, updates.unchanged_before = self._unchanged(absent), self._unchanged(before.absent)
+        try:
+            # What the image after lacks is taken from the one before; which is not looked into where nothing is.
+            (updates.run if absent == after.absent else updates.run_completing)()
+        except FAILURES as error:
+            raise self._failed(updates.image, event.data, updates.row, error) from error
+        if updates.at != len(event.data):
+            raise self._failed(updates.image, event.data, updates.row, None)
+        return self._made(updates.lines, updates.absent)
+
+    def _check_generated(self, event: _Event, absent: Sequence[int]) -> None:
+        """MariaDB, which is known by its version of the event, keeps generated columns out of its updates, changed or not."""
+        lost = [self._columns[place].name for place in absent if self._columns[place].generated]
+        if event.version == 1 and lost:
+            names = ", ".join(lost)
+            raise UndecodableError(
+                f"{self._table}, column {names}: generated columns are not in the log of an update on MariaDB; leave them "
+                f"out (field columns: {', '.join('-' + name for name in lost)})"
+            )
+
+    def _begin(self, operation: str, head: Head) -> str:
+        values = (operation, head.committed_at)
+        return ",".join(self._writing.quoted(value) for value in values) + f",{head.position}"
+
+    def _unchanged(self, absent: Sequence[int]) -> str:
+        """What stands behind the number of a record."""
+        if not absent:
+            return "," + self._writing.null
+        names = json.dumps([self._columns[place].name for place in absent], ensure_ascii=False, separators=(",", ":"))
+        return "," + self._writing.quoted(_view(names))
+
+    def _made(self, lines: list[str], absent: Iterable[int]) -> Records:
+        names = frozenset(self._columns[place].name for place in absent)
+        return Records("".join(lines).encode("latin-1"), len(lines), names)
+
+    def _failed(self, image: Image, data: bytes, row: int, error: Exception | None) -> UndecodableError:
+        reason = image.failure(data, row)
+        told = f" ({error})" if error and str(error) not in reason else ""
+        return UndecodableError(f"{self._table}: a row at byte {row} of its event cannot be decoded, {reason}{told}")
+
+
+class _Updates:
+    """The records of an event of updates. After a failure ``image`` and ``row`` say what was being decoded."""
+
+    unchanged = unchanged_before = ""
+
+    def __init__(
+        self, writing: Writing, event: _Event, absent: list[int], update: str, delete: str, insert: str
+    ) -> None:
+        self._writing = writing
+        self._before, self._after = event.before, event.after
+        self._data, self._view = event.data, event.data.decode("latin-1")
+        self._update, self._delete, self._insert = update, delete, insert
+        self._absent = absent
+        self.at = self.row = event.start
+        self.image = event.before
+        self.absent = set(absent)
+        self.lines: list[str] = []
+
+    def run(self) -> None:
+        """The image after is all there is to write, and the one before to compare keys with."""
+        data, view, before, after = self._data, self._view, self._before, self._after
+        end, width, width_after = len(data), before.bitmap, after.bitmap
+        known_before, known_after = before.functions(Mode.KEY).get, after.functions(Mode.KEYED).get
+        lines, add = self.lines, self.lines.append
+        while self.at < end:
+            self.row = at = self.at
+            self.image = before
+            nulls = data[at : at + width]
+            at, old = (known_before(nulls) or before.function(Mode.KEY, nulls))(data, view, at + width)
+            nulls = data[at : at + width_after]
+            try:
+                function = known_after(nulls) or after.function(Mode.KEYED, nulls)
+                self.at, line, new = function(data, view, at + width_after)
+            except FAILURES:
+                self.image, self.row = after, at
+                raise
+            if old == new:
+                add(f"{self._update}{len(lines):08d}{self.unchanged}{line}")
+            else:
+                self.at = self.row
+                self._next()
+
+    def run_completing(self) -> None:
+        """Both images are needed for each record."""
+        while self.at < len(self._data):
+            self._next()
+
+    def _next(self) -> None:
+        """The records of one update, a deletion and an insertion where it changed the key."""
+        old, old_key = self._texts(self._before)
+        new, new_key = self._texts(self._after)
+        line = self._writing.line(before if after is None else after for before, after in zip(old, new, strict=True))
+        if old_key == new_key:
+            self._add(self._update, self.unchanged, line)
+            return
+        self.absent.update(self._before.absent)
+        self._add(self._delete, self.unchanged_before, self._writing.line(old))
+        self._add(self._insert, self.unchanged, line)
+
+    def _texts(self, image: Image) -> tuple[list[str | None], str]:
+        self.image, self.row = image, self.at
+        start = self.at + image.bitmap
+        nulls = self._data[self.at : start]
+        function = image.functions(Mode.TEXTS).get(nulls) or image.function(Mode.TEXTS, nulls)
+        self.at, texts, key = function(self._data, self._view, start)
+        return texts, key
+
+    def _add(self, begin: str, unchanged: str, line: str) -> None:
+        self.lines.append(f"{begin}{len(self.lines):08d}{unchanged}{line}")
+
+
+def _view(text: str) -> str:
+    """The str whose characters are the bytes of a text in UTF-8."""
+    return text.encode().decode("latin-1")
+
+
+def _packed(body: bytes, at: int) -> tuple[int, int]:
+    """A number as the protocol packs it, and where it ends."""
+    widths = {0xFC: 2, 0xFD: 3}
+    first = body[at]
+    if first not in widths:
+        return first, at + 1
+    end = at + 1 + widths[first]
+    return int.from_bytes(body[at + 1 : end], "little"), end
+
+
+def _uncompressed(data: bytes) -> bytes:
+    """https://mariadb.com/docs/server/server-management/server-monitoring-logs/binary-log/compressing-events-to-reduce-size-of-the-binary-log;
+    a byte says by which algorithm and how many bytes say, with the highest first, how long it was.
+    """
+    width, algorithm = data[0] & 7, data[0] >> 4 & 7
+    if not data[0] & 0x80 or algorithm:
+        raise ValueError(f"compressed by an algorithm that is not known ({data[0]:#x})")
+    size = int.from_bytes(data[1 : 1 + width], "big")
+    rows = zlib.decompress(data[1 + width :])
+    if len(rows) != size:
+        raise ValueError(f"{len(rows)} bytes were compressed, and not {size}")
+    return rows

@@ -65,13 +65,13 @@ async def extract(
         object_bytes=to.object_size_mb << 20, dialect=to.csv,
     )  # fmt: skip
     with ended_by_sigterm():
-        return await _attempts(stream, source, options, to, parallel, started)
+        return await attempts(stream, source, options, to, parallel, started)
 
 
-async def _attempts(
+async def attempts(
     stream: str, source: Source, options: ReadOptions, to: S3Destination, parallel: int, started: float
 ) -> State[dict[str, Any]]:
-    """Plan and carry out; once more from the start when a snapshot gets lost."""
+    """Plan, extract and commit; once more from the start when a snapshot gets lost. ``started``: when the run began."""
     async with to.client() as client:
         for attempt in range(1, _PLANS + 1):
             try:

@@ -12,6 +12,7 @@ from pymysql.constants import ER
 from blocks.errors import ConfigurationError
 from blocks.hosts import is_local
 from blocks.mysql import MySQL
+from tasks import check_binlog
 from tasks.extractors.contract import ReadOptions
 from tasks.extractors.mysql.grants import Grants
 from tasks.extractors.mysql.sql import (
@@ -41,6 +42,10 @@ async def look(source: Any, options: ReadOptions) -> Findings:
     connection = await connect(source.connection)
     try:
         yield await _greeting(connection, source.connection)
+        if options.mode == "changes":
+            async for finding in check_binlog.look(connection, source):
+                yield finding
+            return
         grants = await Grants.of(connection)
         yield await _readable(connection, source, options, grants)
         if options.partitions != 1:

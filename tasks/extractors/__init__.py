@@ -8,6 +8,7 @@ from pydantic import Discriminator, GetJsonSchemaHandler, Tag
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from tasks.extractors.mysql.binlog.source import MySQLChanges
 from tasks.extractors.mysql.source import MySQLQuery, MySQLTable
 from tasks.extractors.postgres.source import PostgresQuery, PostgresTable
 from tasks.extractors.source import Source
@@ -18,6 +19,7 @@ _KINDS: dict[tuple[str, str], str] = {
     ("postgres", "query"): "postgres-query",
     ("mysql", "table"): "mysql-table",
     ("mysql", "query"): "mysql-query",
+    ("mysql", "tables"): "mysql-changes",
 }
 
 
@@ -52,12 +54,13 @@ AnySource = Annotated[
     Annotated[PostgresTable, Tag("postgres-table")]
     | Annotated[PostgresQuery, Tag("postgres-query")]
     | Annotated[MySQLTable, Tag("mysql-table")]
-    | Annotated[MySQLQuery, Tag("mysql-query")],
+    | Annotated[MySQLQuery, Tag("mysql-query")]
+    | Annotated[MySQLChanges, Tag("mysql-changes")],
     Discriminator(
         _kind,
         custom_error_type="source",
         custom_error_message="name a connection (such as postgres/shop) and what to read from it: "
-        "table or query for postgres and mysql",
+        "table or query for postgres and mysql, tables for the changes of mysql tables",
     ),
     _AsTabs(),
 ]
@@ -67,6 +70,7 @@ _MODELS: dict[str, type[Source]] = {
     "postgres-query": PostgresQuery,
     "mysql-table": MySQLTable,
     "mysql-query": MySQLQuery,
+    "mysql-changes": MySQLChanges,
 }
 
 __all__ = ["AnySource", "Source"]

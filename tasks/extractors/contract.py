@@ -81,6 +81,15 @@ class Plan(Frozen):
     """What a person should know about this plan: assumptions made, privileges missing, bounds held back."""
 
 
+class Limits(Frozen):
+    """Where a run of a change stream ends before its window does, at the next end of a transaction; 0: nowhere."""
+
+    seconds: float = 0
+    bytes: int = 0
+    """Of CSV."""
+    rows: int = 0
+
+
 class ReadOptions(Frozen):
     """What a run asks of any extractor, whatever the source."""
 
@@ -92,7 +101,12 @@ class ReadOptions(Frozen):
     object_bytes: int = 256 << 20
     parallel: int = 4
     """How many slices will be read at once: as many connections may have to see one state."""
+    limits: Limits = Limits()
     dialect: CsvDialect = CsvDialect()
+
+
+NOT_ASKED = frozenset({"parallel", "limits"})
+"""Options that decide neither which rows are read nor how they are written."""
 
 
 class Extractor(AbstractAsyncContextManager["Extractor"], Protocol):

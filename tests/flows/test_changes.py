@@ -26,13 +26,13 @@ class ChangesShop(MySQLShop):
         await self.mysql.execute(
             "CREATE TABLE orders (id INT PRIMARY KEY, counter INT NOT NULL, note TEXT, at TIMESTAMP(6) NOT NULL"
             " DEFAULT CURRENT_TIMESTAMP(6))",
-            "CREATE TABLE lines (order_id INT, number INT, price DECIMAL(10,2), PRIMARY KEY (order_id, number))",
+            "CREATE TABLE items (order_id INT, number INT, price DECIMAL(10,2), PRIMARY KEY (order_id, number))",
         )
 
     async def capture(self, **source: Any) -> dict[str, Any]:
         """One run of the stream."""
         block: MySQL = block_of(self.mysql)
-        named = {"connection": f"mysql/{self.name}", "tables": ["orders", "lines"], **source}
+        named = {"connection": f"mysql/{self.name}", "tables": ["orders", "items"], **source}
         return await self.run("changes", block=cast("Any", block), source=named)
 
     async def save(self, *arguments: Any, **named: Any) -> dict[str, Any]:
@@ -54,14 +54,14 @@ class ChangesShop(MySQLShop):
     async def tables(self) -> dict[str, list[Row]]:
         """The tables as a full read brings them."""
         found = {}
-        for name in ("orders", "lines"):
+        for name in ("orders", "items"):
             full = MySQLShop(self.server, self.s3, self.bucket, self.options)
             await full.run("full", block=cast("Any", block_of(self.mysql)), source={"table": name})
             found[name] = await full.committed_rows(await full.commits())
         return found
 
 
-KEYS = {"orders": ("id",), "lines": ("order_id", "number")}
+KEYS = {"orders": ("id",), "items": ("order_id", "number")}
 
 
 def replayed(rows: list[Row], key: tuple[str, ...]) -> list[Row]:
@@ -107,14 +107,14 @@ async def test_a_snapshot_and_what_comes_after_it(changes_shop: ChangesShop) -> 
     execute = changes_shop.mysql.execute
     await execute(
         "INSERT INTO orders (id, counter, note) VALUES (1, 1, 'a,\"b\"'), (2, 1, NULL), (3, 1, '')",
-        "INSERT INTO lines VALUES (1, 1, 9.90), (1, 2, 5), (2, 1, NULL)",
+        "INSERT INTO items VALUES (1, 1, 9.90), (1, 2, 5), (2, 1, NULL)",
     )
     first = await changes_shop.capture()
     assert (first["sequence"], first["rows"]) == (1, 6)
     await execute(
         "START TRANSACTION",
         "UPDATE orders SET counter = counter + 1",
-        "DELETE FROM lines WHERE order_id = 1",
+        "DELETE FROM items WHERE order_id = 1",
         "COMMIT",
         "UPDATE orders SET id = 30 WHERE id = 3",
         "INSERT INTO orders (id, counter) VALUES (4, 1)",
@@ -134,18 +134,18 @@ async def test_a_snapshot_and_what_comes_after_it(changes_shop: ChangesShop) -> 
 async def test_emptied_tables_are_told(changes_shop: ChangesShop) -> None:
     """TRUNCATE and DROP come as a record of their own, and a table that is made anew begins anew."""
     execute = changes_shop.mysql.execute
-    await execute("INSERT INTO orders (id, counter) VALUES (1, 1)", "INSERT INTO lines VALUES (1, 1, 1)")
+    await execute("INSERT INTO orders (id, counter) VALUES (1, 1)", "INSERT INTO items VALUES (1, 1, 1)")
     await changes_shop.capture()
     await execute(
         "TRUNCATE TABLE orders",
         "INSERT INTO orders (id, counter) VALUES (1, 7)",
-        "DROP TABLE lines",
-        "CREATE TABLE lines (order_id INT, number INT, price DECIMAL(10,2), extra INT, PRIMARY KEY (order_id, number))",
-        "INSERT INTO lines VALUES (1, 1, 1, 1)",
+        "DROP TABLE items",
+        "CREATE TABLE items (order_id INT, number INT, price DECIMAL(10,2), extra INT, PRIMARY KEY (order_id, number))",
+        "INSERT INTO items VALUES (1, 1, 1, 1)",
     )
     await changes_shop.capture()
     changes = await changes_shop.changes()
     assert [row["_op"] for row in changes["orders"]] == ["S", "T", "I"]
-    assert [row["_op"] for row in changes["lines"]] == ["S", "T", "I"]
-    assert changes["lines"][-1]["extra"] == "1"
+    assert [row["_op"] for row in changes["items"]] == ["S", "T", "I"]
+    assert changes["items"][-1]["extra"] == "1"
     await assert_replays(changes_shop)

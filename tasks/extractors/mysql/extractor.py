@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from pymysql.constants import ER
 
 from blocks.errors import SnapshotLost
-from tasks.extractors.contract import Partition, Plan, ReadOptions, Write
+from tasks.extractors.contract import NOT_ASKED, Partition, Plan, ReadOptions, Write
 from tasks.extractors.mysql import snapshot
 from tasks.extractors.mysql.planner import Planner
 from tasks.extractors.mysql.select import Select, Subject
@@ -59,7 +59,7 @@ class MySQLExtractor:
         subject, window = self._subject, self._subject.window.model_dump(include=set(Window.model_fields))
         asked = [subject.block.describe(), subject.table, subject.where, subject.query, subject.zero_dates, window]
         # How many are read at once decides nothing.
-        options = self._options.model_dump(exclude={"parallel"})
+        options = self._options.model_dump(exclude=set(NOT_ASKED))
         return hashlib.sha256(json.dumps([*asked, options]).encode()).hexdigest()[:16]
 
     async def plan(self, since: JsonValue) -> Plan:

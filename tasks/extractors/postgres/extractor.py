@@ -18,7 +18,7 @@ import asyncpg
 from pydantic import JsonValue
 
 from blocks.errors import SnapshotLost
-from tasks.extractors.contract import Partition, Plan, ReadOptions, Write
+from tasks.extractors.contract import NOT_ASKED, Partition, Plan, ReadOptions, Write
 from tasks.extractors.postgres import bounds
 from tasks.extractors.postgres.planner import Planner
 from tasks.extractors.postgres.select import Select, Subject
@@ -74,7 +74,7 @@ class PostgresExtractor:
         subject, window = self._subject, self._subject.window.model_dump(include=set(Window.model_fields))
         asked = [subject.block.describe(), subject.table, subject.where, subject.query, window]
         # How many are read at once decides nothing.
-        options = self._options.model_dump(exclude={"parallel"})
+        options = self._options.model_dump(exclude=set(NOT_ASKED))
         return hashlib.sha256(json.dumps([*asked, options]).encode()).hexdigest()[:16]
 
     async def plan(self, since: JsonValue) -> Plan:

@@ -39,7 +39,7 @@ async def test_events_lie_one_behind_the_other(mysql_database: MySQLServer) -> N
     assert real[0].start == start
     # MariaDB's annotations are not sent.
     gaps = sum(before.end != after.start for before, after in pairwise(real))
-    assert gaps == (len(sizes) if mysql_database.is_mariadb else 0)
+    assert gaps <= (len(sizes) if mysql_database.is_mariadb else 0)
     assert all(before.end <= after.start for before, after in pairwise(real))
     assert (real[-1].file, real[-1].end) == await status(mysql_database)
     lengths = [each.event.size for each in real if each.event.kind in ROWS]

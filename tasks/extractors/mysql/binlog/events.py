@@ -66,11 +66,14 @@ class Event:
     body: bytes
     """What follows the header."""
     end: int
-    """Of the event in its file, as the event has it: 32 bits, 0 for one that was made up."""
+    """Of the event in its file, as the event has it: 32 bits; 0 for one that was made up, and for those within a
+    transaction of MariaDB 11."""
 
     @property
     def takes_place(self) -> bool:
-        return self.end != 0 and not self.flags & ARTIFICIAL
+        """Whether it lies in the file, and was not made up for this reader."""
+        made_up = self.end == 0 and self.kind in (Kind.ROTATE, Kind.FORMAT, Kind.HEARTBEAT, Kind.MARIADB_GTID_LIST)
+        return not made_up and not self.flags & ARTIFICIAL
 
 
 class Framing:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import re
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -18,8 +15,9 @@ from pydantic import JsonValue
 
 from blocks.errors import ConfigurationError, PositionLost, SnapshotLost
 from blocks.mysql import MySQL
-from tasks.extractors.contract import Emit, Partition, Plan, ReadOptions, Records, Write
+from tasks.extractors.contract import NOT_ASKED, Emit, Partition, Plan, ReadOptions, Records, Write
 from tasks.extractors.mysql import snapshot
+from tasks.extractors.mysql.binlog.gtids import GtidSet
 from tasks.extractors.mysql.binlog.log import FIRST
 from tasks.extractors.mysql.binlog.position import LogPosition, log_position, row_prefix
 from tasks.extractors.mysql.binlog.schema import Dialects, Shapes, output_of
@@ -82,7 +80,7 @@ class ChangesExtractor:
         """See `Extractor.asked`."""
         subject = self._subject
         asked = [subject.block.describe(), subject.tables, subject.snapshot, subject.start, subject.zero_dates]
-        options = self._options.model_dump(exclude={"parallel"})
+        options = self._options.model_dump(exclude=set(NOT_ASKED))
         return hashlib.sha256(json.dumps([*asked, options]).encode()).hexdigest()[:16]
 
     # -- planning --------------------------------------------------------------------------------------------------
@@ -106,18 +104,34 @@ class ChangesExtractor:
 
     async def _onward(self, server: LogServer, blank: Plan, since: LogPosition) -> Plan:
         """From where the last run ended to where the log ends now."""
-        if since.server != server.identity:
-            raise PositionLost(
-                f"the position is one of server {since.server}, and this one is {server.identity}. {choices()}"
-            )
         try:
-            await server.check_is_there(since)
+            if since.server == server.identity:
+                await server.check_is_there(since)
+            else:
+                since = await self._elsewhere(server, since)
         except PositionLost as error:
             raise PositionLost(f"{error}. {choices()}") from None
         end = await server.end(since.epoch)
         if end.place == since.place:
             return blank.model_copy(update={"until": blank.since})
         return self._log_plan(blank, since, end)
+
+    async def _elsewhere(self, server: LogServer, since: LogPosition) -> LogPosition:
+        """The same position in the log of another server of the cluster."""
+        other = f"the position is one of server {since.server}, and this one is {server.identity}"
+        if not since.gtids:
+            raise PositionLost(f"{other}; without GTIDs nothing tells where that is here")
+        if since.prepared:
+            raise PositionLost(f"{other}, and {len(since.prepared)} XA transaction(s) were prepared there")
+        known = GtidSet.parse(since.gtids)
+        if not known <= await server.executed():
+            raise PositionLost(f"{other}, which does not know all transactions that the stream has read")
+        window = await self._window()
+        for file in reversed(await server.files()):
+            if await window.gtids_before(file.name) <= known:
+                found = {"server": server.identity, "file": file.name, "position": FIRST, "born": 0}
+                return since.model_copy(update={**found, "epoch": since.epoch + 1, "by_gtids": True})
+        raise PositionLost(f"{other}, whose log begins later")
 
     async def _from_start(self, server: LogServer, blank: Plan) -> Plan:
         end = await server.end()
@@ -210,7 +224,7 @@ class ChangesExtractor:
             since, until = log_position(partition.lower), log_position(partition.upper)
             assert since is not None  # noqa: S101 - written by `_log_plan`
             assert until is not None  # noqa: S101
-            reached = await (await self._window()).read(since, until, emit)
+            reached = await (await self._window()).read(since, until, emit, self._options.limits)
             return reached.model_dump(mode="json")
         except aiomysql.MySQLError as error:
             raise explained(error, f"partition {partition.name} cannot be read") from error
@@ -232,7 +246,12 @@ class ChangesExtractor:
 
     async def _table_slice(self, plan: Plan, partition: Partition, emit: Emit) -> None:
         lower, upper = partition.lower, partition.upper
-        if self._snapshot is None or plan.id != self._plan_id or not isinstance(lower, dict) or not isinstance(upper, dict):
+        if (
+            self._snapshot is None
+            or plan.id != self._plan_id
+            or not isinstance(lower, dict)
+            or not isinstance(upper, dict)
+        ):
             raise SnapshotLost("the snapshot went with the run that took it")
         table, number = (str(lower["schema"]), str(lower["table"])), int(str(lower["number"]))
         select = self._selects[table]

@@ -129,8 +129,9 @@ class LogReader:
     def _take(self, event: Event) -> Placed:
         if not event.takes_place:
             return Placed(event, self._file, self._position, self._position)
-        # The event has 32 bits of it. What lies between two events was not sent (MariaDB's annotations, say).
-        end = self._position + ((event.end - self._position) & 0xFFFFFFFF)
+        # The event has 32 bits of it, if any. What lies between two events was not sent (MariaDB's annotations, say).
+        ahead = (event.end - self._position) & 0xFFFFFFFF if event.end else event.size
+        end = self._position + ahead
         if end - event.size < self._position:
             raise GarbledLogError(
                 f"{self._file}: an event of {event.size} bytes ends at {end}, and the one before at {self._position}"

@@ -34,6 +34,8 @@ class LogPosition(Frozen):
     epoch: int = 0
     """Grows whenever the stream goes on in a log whose files are numbered otherwise; ``_position`` begins with it."""
     prepared: tuple[Prepared, ...] = ()
+    by_gtids: bool = False
+    """Found by GTIDs on another server: what lies from here on may be in ``gtids`` already, and is passed over then."""
 
     @property
     def number(self) -> int:

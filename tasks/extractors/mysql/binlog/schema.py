@@ -79,7 +79,9 @@ class Shapes:
         try:
             shape = self._by_number[event.body[:6]]
         except KeyError:
-            raise GarbledLogError("rows of a table that was not told: the position is in the middle of a transaction") from None
+            raise GarbledLogError(
+                "rows of a table that was not told: the position is in the middle of a transaction"
+            ) from None
         if shape is None:
             return None
         made = shape.decoder.records(event.kind, event.body, Head(committed_at, position))

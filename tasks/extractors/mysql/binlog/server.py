@@ -78,7 +78,9 @@ class LogServer:
                     ) from error
                 continue
             if rows and rows[0][0]:
-                return LogPosition(server=self.identity, file=str(rows[0][0]), position=int(rows[0][1] or 0), epoch=epoch)
+                return LogPosition(
+                    server=self.identity, file=str(rows[0][0]), position=int(rows[0][1] or 0), epoch=epoch
+                )
         raise ConfigurationError("the server keeps no binary log")
 
     async def files(self) -> list[LogFile]:

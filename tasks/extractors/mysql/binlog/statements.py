@@ -10,9 +10,7 @@ Table = tuple[str, str]
 _NAME = r"(?:`(?:[^`]|``)+`|[^\s`.,;()]+)"
 _FULL = rf"{_NAME}(?:\s*\.\s*{_NAME})?"
 _TRUNCATE = re.compile(rf"TRUNCATE\s+(?:TABLE\s+)?({_FULL})", re.IGNORECASE)
-_DROP = re.compile(
-    rf"DROP\s+(TEMPORARY\s+)?TABLES?\s+(?:IF\s+EXISTS\s+)?({_FULL}(?:\s*,\s*{_FULL})*)", re.IGNORECASE
-)
+_DROP = re.compile(rf"DROP\s+(TEMPORARY\s+)?TABLES?\s+(?:IF\s+EXISTS\s+)?({_FULL}(?:\s*,\s*{_FULL})*)", re.IGNORECASE)
 _DROP_DATABASE = re.compile(rf"DROP\s+(?:DATABASE|SCHEMA)\s+(?:IF\s+EXISTS\s+)?({_NAME})", re.IGNORECASE)
 _PIECE = re.compile(_FULL)
 _PART = re.compile(_NAME)

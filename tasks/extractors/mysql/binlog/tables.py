@@ -14,7 +14,7 @@ _SYSTEM = ("mysql", "information_schema", "performance_schema", "sys")
 
 _TABLES = f"""
     SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE LIKE '%BASE TABLE%'
-    AND TABLE_SCHEMA NOT IN ({', '.join(f"'{name}'" for name in _SYSTEM)}) ORDER BY TABLE_SCHEMA, TABLE_NAME"""
+    AND TABLE_SCHEMA NOT IN ({", ".join(f"'{name}'" for name in _SYSTEM)}) ORDER BY TABLE_SCHEMA, TABLE_NAME"""
 
 
 @dataclass(frozen=True)

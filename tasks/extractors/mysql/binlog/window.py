@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
 from blocks.errors import PositionLost
 from blocks.mysql import MySQL
-from tasks.extractors.contract import CHANGE_COLUMNS, Emit, Output, Records
+from tasks.extractors.contract import CHANGE_COLUMNS, Emit, Limits, Output, Records
 from tasks.extractors.mysql.binlog.events import Begun, GarbledLogError, Kind
 from tasks.extractors.mysql.binlog.gtids import GtidSet, gtid_list, previous_gtids
 from tasks.extractors.mysql.binlog.log import FIRST, LogReader, Placed
@@ -29,9 +31,12 @@ from tasks.extractors.mysql.binlog.transactions import (
     Transactions,
     Xa,
 )
+from tasks.extractors.mysql.sql import close, connect, fetch
 
 _HELD_BYTES = 4 << 20
 """Records of one transaction that are held until it is known how it ends; of a larger one the first are passed on."""
+
+_NO_END = 1 << 62
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -44,16 +49,23 @@ class Window:
         self._block, self._tables, self._shapes, self._null = block, tables, shapes, null
         self._server_id = server_id
 
-    async def read(self, since: LogPosition, until: LogPosition, emit: Emit) -> LogPosition:
-        """Push the records to ``emit``; ``until`` with all that is known of it then."""
+    async def read(self, since: LogPosition, until: LogPosition, emit: Emit, limits: Limits) -> LogPosition:
+        """Push the records to ``emit``; how far it came: to ``until``, or to where a limit was reached."""
         gtids = GtidSet.parse(since.gtids or await self.gtids_at(since))
         prepared = {each.xid: each for each in since.prepared}
         if since.place == until.place:
-            return until.model_copy(update={"gtids": str(gtids), "born": since.born, "prepared": since.prepared})
-        rows = _Rows(self._shapes, self._tables, self._null, emit)
+            return until.model_copy(
+                update={"gtids": str(gtids), "born": since.born, "prepared": since.prepared}
+            )  # nothing is read
+        meter = _Meter(limits, emit)
+        rows = _Rows(self._shapes, self._tables, self._null, meter.emit)
         follower = _Follower(self, rows, gtids, prepared, since)
-        async for placed in self._events(since, until):
-            await follower.take(placed)
+        async with aclosing(self._events(since, until)) as events:
+            async for placed in events:
+                await follower.take(placed)
+                if follower.is_between and meter.is_full:
+                    until = until.model_copy(update={"file": placed.file, "position": placed.end})
+                    break
         if not follower.is_between:
             raise GarbledLogError(f"{until} is in the middle of a transaction")
         return until.model_copy(
@@ -74,6 +86,50 @@ class Window:
                     gtids.add(step.begun.gtid)
         return str(gtids)
 
+    async def gtids_before(self, file: str) -> GtidSet:
+        """What a file begins with; an empty set where the server counts no transactions."""
+        place = LogPosition(server="", file=file, position=FIRST)
+        async with await LogReader.open(self._block, place.file, FIRST, server_id=self._server_id) as reader:
+            async for batch in reader.events():
+                for placed in batch:
+                    match placed.event.kind:
+                        case Kind.PREVIOUS_GTIDS:
+                            return previous_gtids(placed.event.body)
+                        case Kind.MARIADB_GTID_LIST:
+                            return gtid_list(placed.event.body)
+                        case Kind.GTID | Kind.ANONYMOUS_GTID | Kind.MARIADB_GTID:
+                            return GtidSet({})
+        return GtidSet({})
+
+    async def find_prepared(self, xid: str, before: tuple[int, int]) -> Prepared | None:
+        """Where an XA transaction was prepared, searched for backwards, a file at a time; None: not in the log any more."""
+        for file in reversed(await self._files()):
+            number = int(file.rpartition(".")[2])
+            if number > before[0]:
+                continue
+            found = None
+            start = Start(Begun("", 0, precise=False), file, FIRST)
+            transactions = Transactions()
+            place = LogPosition(server="", file=file, position=FIRST)
+            end = place.model_copy(update={"position": before[1] if number == before[0] else _NO_END})
+            async with aclosing(self._events(place, end, whole_file=True)) as events:
+                async for placed in events:
+                    for step in transactions.steps(placed):
+                        if isinstance(step, Start):
+                            start = step
+                        elif isinstance(step, End) and step.ending is Ending.PREPARED and step.xid == xid:
+                            found = Prepared(xid=xid, file=file, start=start.position, end=step.position)
+            if found is not None:
+                return found
+        return None
+
+    async def _files(self) -> list[str]:
+        connection = await connect(self._block, again=True)
+        try:
+            return [str(row[0]) for row in await fetch(connection, "SHOW BINARY LOGS")]
+        finally:
+            await close(connection)
+
     async def replay(self, prepared: Prepared, rows: _Rows) -> None:
         """The rows of an XA transaction that was prepared before, as those of the transaction that is open now."""
         transactions = Transactions()
@@ -83,16 +139,50 @@ class Window:
                 if isinstance(step, Map | Rows):
                     await rows.take(step)
 
-    async def _events(self, since: LogPosition, until: LogPosition) -> AsyncIterator[Placed]:
-        """Events from one place to another; `PositionLost` where the log ends before."""
+    async def _events(
+        self, since: LogPosition, until: LogPosition, *, whole_file: bool = False
+    ) -> AsyncGenerator[Placed, None]:
+        """Events from one place to another; `PositionLost` where the log ends before.
+
+        ``whole_file``: the end of the file will do.
+        """
         reader = await LogReader.open(self._block, since.file, since.position, server_id=self._server_id)
         async with reader:
             async for batch in reader.events():
                 for placed in batch:
+                    if whole_file and placed.file != since.file:
+                        return
                     yield placed
                     if _place(placed) >= until.place:
                         return
+        if whole_file:
+            return
         raise PositionLost(f"the log ends before {until}, where it had ended when the run was planned. {choices()}")
+
+
+class _Meter:
+    """Counts what is passed on."""
+
+    def __init__(self, limits: Limits, emit: Emit) -> None:
+        self._limits, self._emit = limits, emit
+        self._rows = self._bytes = 0
+        self._ends = time.monotonic() + limits.seconds if limits.seconds else None
+
+    async def emit(self, output: Output, records: Records) -> None:
+        """Pass on."""
+        self._rows += records.count
+        self._bytes += len(records.data)
+        await self._emit(output, records)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a limit is reached."""
+        limits = self._limits
+        return (
+            bool(limits.rows and self._rows >= limits.rows)
+            or bool(limits.bytes and self._bytes >= limits.bytes)
+            or bool(self._ends and time.monotonic() >= self._ends)
+        )
 
 
 class _Follower:
@@ -106,7 +196,7 @@ class _Follower:
         self._since = since
         self._transactions = Transactions()
         self._start: Start | None = None
-        self._is_xa = False
+        self._is_xa = self._is_known = False
         self.born = since.born
 
     @property
@@ -136,15 +226,19 @@ class _Follower:
         match step:
             case Start():
                 self._start, self._is_xa = step, False
+                self._is_known = self._since.by_gtids and step.begun.gtid in self._gtids
                 number = int(step.file.rpartition(".")[2])
                 self._rows.begin(step.begun, row_prefix(self._since.epoch, number, step.position))
             case Xa():
                 self._is_xa = True
             case Map() | Rows() | Statement() | Savepoint():
-                if not self._is_xa:
+                # The numbers that maps give to tables hold beyond their transaction.
+                if isinstance(step, Map) or not (self._is_xa or self._is_known):
                     await self._rows.take(step)
-            case Decided(xid, committed):
+            case Decided(xid, committed) if not self._is_known:
                 await self._decide(xid, committed=committed)
+            case Decided():
+                pass
             case End():
                 await self._end(step)
 
@@ -153,18 +247,27 @@ class _Follower:
         if not committed:
             return
         if prepared is None:
+            # Prepared before the stream began: its rows are in no snapshot.
+            start = self._started()
+            prepared = await self._window.find_prepared(xid, (int(start.file.rpartition(".")[2]), start.position))
+        if prepared is None:
             raise PositionLost(
-                f"XA transaction {xid} is committed here, and was prepared before the stream began: its rows are lost to "
-                f"it. {choices()}"
+                f"XA transaction {xid} is committed here, and was prepared where the log does not reach back to: its rows "
+                f"are lost. {choices()}"
             )
         await self._window.replay(prepared, self._rows)
 
-    async def _end(self, end: End) -> None:
-        start = self._start
-        if start is None:
+    def _started(self) -> Start:
+        if self._start is None:
             raise GarbledLogError("a transaction ends that did not begin: the stream stands in the middle of one")
+        return self._start
+
+    async def _end(self, end: End) -> None:
+        start = self._started()
         own = Prepared(xid=end.xid, file=start.file, start=start.position, end=end.position)
-        if end.ending is Ending.PREPARED:
+        if self._is_known:
+            pass
+        elif end.ending is Ending.PREPARED:
             self._prepared[end.xid] = own
         elif end.ending is Ending.ROLLED_BACK:
             self._rows.roll_back()

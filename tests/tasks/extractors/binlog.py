@@ -80,6 +80,16 @@ async def logged(server: MySQLServer, table: str) -> AsyncIterator[Log]:
     log += await asyncio.to_thread(binlog.row_events, server, since, table)
 
 
+@asynccontextmanager
+async def metadata(server: MySQLServer, amount: str) -> AsyncIterator[None]:
+    """What the server writes about columns into its log, for a while."""
+    await server.execute(f"SET GLOBAL binlog_row_metadata = {amount}")
+    try:
+        yield
+    finally:
+        await server.execute("SET GLOBAL binlog_row_metadata = FULL")
+
+
 def decoded(
     server: MySQLServer, log: Log, relation: Relation | None, dialect: CsvDialect | None = None, **options: Any
 ) -> list[Records]:
@@ -102,6 +112,7 @@ def replayed(records: Iterable[Records], names: Sequence[str], null: bytes = b""
         found = fields(event.data)
         assert len(found) == event.count
         absent: set[str] = set()
+        moved: Row = []  # of a change of the key, whose insertion follows its deletion
         for operation, committed, position, unchanged, *row in found:
             assert len(row) == len(names)
             assert committed == HEAD.committed_at.encode()
@@ -109,12 +120,12 @@ def replayed(records: Iterable[Records], names: Sequence[str], null: bytes = b""
             missing = [] if unchanged == null else json.loads(unchanged.decode()[1:-1].replace('""', '"'))
             absent.update(missing)
             if operation == b"D":
-                del rows[row[0]]
+                moved = rows.pop(row[0])
                 continue
             assert (row[0] in rows) == (operation == b"U"), (operation, row)
             for place in map(names.index, missing):
                 assert row[place] == null
-                row[place] = rows[row[0]][place] if operation == b"U" else null
+                row[place] = rows.get(row[0], moved)[place]
             rows[row[0]] = row
         assert absent == event.absent
     return rows

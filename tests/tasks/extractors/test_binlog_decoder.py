@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import random
-import zlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,25 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from blocks.s3 import CsvDialect
-from tasks.extractors.mysql.binlog.columns import log_columns
-from tasks.extractors.mysql.binlog.decoder import Decoder, Head
-from tasks.extractors.mysql.binlog.table_map import TableMap, UndecodableError
 from tests.servers.mysql import MySQLServer, connected
-from tests.tasks.extractors.binlog import HEAD, Log, decoded, described, fields, logged, replayed, snapshot
+from tests.tasks.extractors.binlog import decoded, described, logged, metadata, replayed, snapshot
 from tests.tasks.extractors.test_mysql_types import values_of
 
 _DIALECTS = [CsvDialect(), CsvDialect(null=r"\N", binary="base64"), CsvDialect(null="1")]
 _HOSTILE = "SET SESSION sql_mode = 'ALLOW_INVALID_DATES', time_zone = '+05:30'"
-
-
-@asynccontextmanager
-async def metadata(server: MySQLServer, amount: str) -> AsyncIterator[None]:
-    """What the server writes about columns into its log, for a while."""
-    await server.execute(f"SET GLOBAL binlog_row_metadata = {amount}")
-    try:
-        yield
-    finally:
-        await server.execute("SET GLOBAL binlog_row_metadata = FULL")
 
 
 # -- every type -------------------------------------------------------------------------------------------------------
@@ -46,7 +30,10 @@ async def test_each_type_has_the_text_of_a_select(mysql_database: MySQLServer, z
     async with logged(mysql_database, "t") as log:
         written = ", ".join(value for _, value, _ in values)
         await mysql_database.execute(
-            _HOSTILE, f"INSERT INTO t VALUES (1, {written})", "INSERT INTO t (id) VALUES (2)", "UPDATE t SET id = id + 2"
+            _HOSTILE,
+            f"INSERT INTO t VALUES (1, {written})",
+            "INSERT INTO t (id) VALUES (2)",
+            "UPDATE t SET id = id + 2",
         )
     relation = await described(mysql_database, "t")
     names = [field.column.name for field in relation.fields]
@@ -93,7 +80,9 @@ def _clock(digits: int) -> st.SearchStrategy[str]:
 def _moment(digits: int, first: int, last: int, zeros: bool) -> st.SearchStrategy[str]:
     fraction = st.integers(0, 10**digits - 1).map(lambda n: f".{n:0{digits}d}" if digits else "")
     low = 0 if zeros else 1
-    parts = st.tuples(st.integers(first, last), st.integers(low, 12), st.integers(low, 28), st.integers(0, 23), fraction)
+    parts = st.tuples(
+        st.integers(first, last), st.integers(low, 12), st.integers(low, 28), st.integers(0, 23), fraction
+    )
     return parts.map(lambda t: f"'{t[0]:04d}-{t[1]:02d}-{t[2]:02d} {t[3]:02d}:59:07{t[4]}'")
 
 
@@ -140,10 +129,16 @@ STRATEGIES: dict[str, st.SearchStrategy[str]] = {
     f"SET({_OF_SET})": _numbers(0, 2**20 - 1),
     "ENUM('a','ü,','ß') CHARACTER SET utf16": _numbers(1, 3),
     "SET('a','ü','ß') CHARACTER SET latin1": _numbers(0, 7),
-    "POINT": st.tuples(st.floats(-90, 90), st.floats(-90, 90)).map(lambda p: f"ST_GeomFromText('POINT({p[0]!r} {p[1]!r})')"),
+    "POINT": st.tuples(st.floats(-90, 90), st.floats(-90, 90)).map(
+        lambda p: f"ST_GeomFromText('POINT({p[0]!r} {p[1]!r})')"
+    ),
 }
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False) | _WORDS,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | _WORDS,
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(_WORDS, inner, max_size=5),
     max_leaves=20,
 )
@@ -173,7 +168,8 @@ _OF_FLAVOUR: dict[bool, dict[str, st.SearchStrategy[str]]] = {
         "VECTOR(3)": st.lists(st.integers(-9, 9), min_size=3, max_size=3).map(lambda v: f"VEC_FromText('{v}')"),
         "UUID": st.uuids().map(lambda uuid: f"'{uuid}'"),
         "INET4": st.ip_addresses(v=4).map(lambda ip: f"'{ip}'"),
-        "INET6": st.ip_addresses(v=6).map(lambda ip: f"'{ip}'") | st.sampled_from(["'::'", "'::1'", "'::ffff:1.2.3.4'"]),
+        "INET6": st.ip_addresses(v=6).map(lambda ip: f"'{ip}'")
+        | st.sampled_from(["'::'", "'::1'", "'::ffff:1.2.3.4'"]),
         "VARCHAR(300) COMPRESSED": _text(_WORDS | st.text(st.sampled_from("aü"), min_size=150, max_size=250)),
         "TEXT COMPRESSED": _text(_WORDS | st.text(st.sampled_from("aü"), min_size=150, max_size=250)),
         "VARBINARY(300) COMPRESSED": _bytes(300),
@@ -215,7 +211,9 @@ async def test_random_rows_are_what_a_select_gives(mysql_database: MySQLServer, 
     """Inserts, updates and deletes of random values of every type, replayed, are the table; whatever the log tells."""
     kinds = strategies_of(mysql_database, await _charsets(mysql_database))
     columns = ", ".join(f"c{n} {kind}" for n, kind in enumerate(kinds))
-    await mysql_database.execute(f"CREATE TABLE r (id INT PRIMARY KEY, {columns}) CHARACTER SET utf8mb4 ROW_FORMAT=DYNAMIC")
+    await mysql_database.execute(
+        f"CREATE TABLE r (id INT PRIMARY KEY, {columns}) CHARACTER SET utf8mb4 ROW_FORMAT=DYNAMIC"
+    )
     async with metadata(mysql_database, amount), logged(mysql_database, "r") as log:
         await _write(mysql_database, list(kinds.values()), image)
     relation = await described(mysql_database, "r")

@@ -7,7 +7,7 @@ double_quote in json_dom.cc. Strings are looked at as views: see `tasks.extracto
 from __future__ import annotations
 
 import struct
-from base64 import b64encode
+from base64 import encodebytes
 from json.encoder import encode_basestring
 from operator import add
 
@@ -184,7 +184,8 @@ def _opaque(raw: bytes, view: str, at: int) -> str:
         return decimal_text(data[2:], data[0], data[1])
     if kind in (_DATE, _TIME, _DATETIME, _TIMESTAMP):
         return f'"{_packed_time(kind, int.from_bytes(data, "little", signed=True))}"'
-    return f'"base64:type{kind}:{b64encode(data).decode()}"'
+    # In lines of 76, as the server's base64_encode has them.
+    return encode_basestring(f"base64:type{kind}:{encodebytes(data).decode().removesuffix(chr(10))}")
 
 
 def _packed_time(kind: int, value: int) -> str:

@@ -145,7 +145,7 @@ def inflated(raw: bytes) -> bytes:
     method, wrapped, width = raw[0] >> 4, not raw[0] & 8, raw[0] & 7
     if method != 8:
         raise ValueError(f"compression method {method}")
-    size = int.from_bytes(raw[1 : 1 + width], "little")
+    size = int.from_bytes(raw[1 : 1 + width], "big")
     value = zlib.decompress(raw[1 + width :], wbits=zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS)
     if len(value) != size:
         raise ValueError(f"{len(value)} bytes, and {size} were compressed")

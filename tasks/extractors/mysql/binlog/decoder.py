@@ -162,9 +162,9 @@ class Decoder:
         if operation == "U":
             bitmaps.append(body[at + width : at + 2 * width])
         at += width * len(bitmaps)
+        held = [self._held(bitmap) for bitmap in bitmaps]
         if at >= len(body):
             raise ValueError("no rows")
-        held = [self._held(bitmap) for bitmap in bitmaps]
         # What an update's images share of the key says whether it changed the key.
         keys = self._keys.intersection(*held) if operation == "U" else frozenset()
         images = [self._image(bitmap, places, keys) for bitmap, places in zip(bitmaps, held, strict=True)]

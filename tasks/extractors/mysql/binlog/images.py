@@ -181,7 +181,7 @@ class _Source:
         return function
 
     def _fixed(self, place: int, layout: Layout) -> None:
-        variable = f"v{place}"
+        variable = f"v{place}_"  # so that v1_ and 2 are not v12
         if place in self._keys:
             start = self._offset + struct.calcsize("<" + "".join(form for form, _ in self._run))
             self._lines.append(f"k{place}=s[p+{start}:p+{start + layout.size}]")
@@ -199,7 +199,7 @@ class _Source:
             self._shown[place] = inline.shown.replace("@", variable)
 
     def _counted(self, place: int, layout: Layout) -> None:
-        variable = f"v{place}"
+        variable = f"v{place}_"
         if layout.prefix in _CODES:
             self._run.append((_CODES[layout.prefix], ("n",)))
             self._flush()

@@ -7,8 +7,9 @@ double_quote in json_dom.cc. Strings are looked at as views: see `tasks.extracto
 from __future__ import annotations
 
 import struct
-from base64 import b64encode
+from base64 import encodebytes
 from json.encoder import encode_basestring
+from operator import add
 
 from tasks.extractors.mysql.binlog.numbers import decimal_text, double
 
@@ -29,130 +30,162 @@ _NUMBERS = {
     )
 }
 _REAL = struct.Struct("<d").unpack_from
-_SIZES = {False: struct.Struct("<HH").unpack_from, True: struct.Struct("<II").unpack_from}
+_SIZES = (struct.Struct("<HH").unpack_from, struct.Struct("<II").unpack_from)
+_PLACES = (struct.Struct("<H").unpack_from, struct.Struct("<I").unpack_from)
 
 # Field types in an opaque value.
 _DECIMAL, _DATE, _TIME, _DATETIME, _TIMESTAMP = 246, 10, 11, 12, 7
 
 
 def json_text(raw: bytes) -> str:
-    """The text of a JSON column's value, as a view; ValueError, or IndexError, for what is none."""
+    """The text of a JSON column's value, as a view; ValueError, LookupError or struct.error for what is none."""
     if not raw:
         return "null"  # what a column that was added NOT NULL has in the rows of before
-    return _Document(raw).value(raw[0], 1)
+    return _value(raw, raw.decode("latin-1"), raw[0], 1)
 
 
-class _Entries(dict[int, struct.Struct]):
-    """The offset and the length of every key of an object of so many members."""
+def _value(raw: bytes, view: str, kind: int, at: int) -> str:
+    """The text of the value of this type that begins at ``at``."""
+    if kind == _STRING:
+        return encode_basestring(_counted(raw, view, at))
+    if kind <= _LARGE_OBJECT:
+        return _object(raw, view, kind, at)
+    if kind <= _LARGE_ARRAY:
+        members, head = _container(raw, at, kind - _SMALL_ARRAY)
+        return "[" + ", ".join(_values(raw, view, members, at, at + head, kind - _SMALL_ARRAY)) + "]"
+    if kind in _NUMBERS:
+        return str(_NUMBERS[kind](raw, at)[0])
+    if kind == _LITERAL:
+        return _LITERALS[raw[at]]
+    if kind == _DOUBLE:
+        text = double(_REAL(raw, at)[0])
+        return text if "." in text or "e" in text else text + ".0"
+    if kind == _OPAQUE:
+        return _opaque(raw, view, at)
+    raise ValueError(f"JSON of type {kind}")
 
-    def __init__(self, form: str) -> None:
-        self._form = form
 
-    def __missing__(self, members: int) -> struct.Struct:
-        found = struct.Struct("<" + self._form * members)
+def _counted(raw: bytes, view: str, at: int) -> str:
+    """A string behind its length, of seven bits a byte, the lowest first."""
+    length = shift = 0
+    while True:
+        byte = raw[at]
+        at += 1
+        length |= (byte & 127) << shift
+        if byte < 128:
+            break
+        shift += 7
+    if at + length > len(raw):
+        raise ValueError("JSON that is cut off")
+    return view[at : at + length]
+
+
+def _container(raw: bytes, at: int, large: int) -> tuple[int, int]:
+    """How many members an array or object has, and how many bytes say so."""
+    members, size = _SIZES[large](raw, at)
+    if at + size > len(raw):
+        raise ValueError("JSON that is cut off")
+    return members, 8 if large else 4
+
+
+class _Structs(dict[int, struct.Struct]):
+    """So many times the same fields."""
+
+    def __init__(self, fields: str) -> None:
+        self._fields = fields
+
+    def __missing__(self, count: int) -> struct.Struct:
+        found = struct.Struct("<" + self._fields * count)
         if len(self) < 1024:
-            self[members] = found
+            self[count] = found
         return found
 
 
-_KEYS = {False: _Entries("HH"), True: _Entries("IH")}
+# Of small and large containers: offset and length of a key; type of a value, and itself or its offset.
+_KEYS = (_Structs("HH"), _Structs("IH"))
+_ENTRIES = (_Structs("BH"), _Structs("BI"))
 
 
-class _Keys(dict[str, str]):
-    """Keys as they stand before their values: they are the same in every row."""
+class _Members(dict[bytes, tuple[str, ...]]):
+    """The keys of an object as they stand before their values. Most documents of a column have the same."""
 
-    def __missing__(self, key: str) -> str:
-        if len(self) >= 1 << 14:
-            self.clear()
-        text = self[key] = encode_basestring(key) + ": "
-        return text
+    MOST = 1 << 12
 
 
-_QUOTED_KEYS = _Keys()
+_members = _Members()
 
 
-class _Document:
-    """One value: its bytes and their view."""
+def _object(raw: bytes, view: str, large: int, start: int) -> str:
+    """Places of the keys, values or their places, the keys, and then the values that have no room among the places."""
+    members, head = _container(raw, start, large)
+    if not members:
+        return "{}"
+    keys = _KEYS[large][members]
+    first = start + head
+    values = first + keys.size
+    texts = _values(raw, view, members, start, values, large)
+    begin = values + _ENTRIES[large][members].size
+    (last,) = _PLACES[large](raw, values - (6 if large else 4))
+    end = start + last + raw[values - 2] + (raw[values - 1] << 8)
+    # Where they lie and what they are says it all, and is found faster than they are looked at one by one.
+    identity = raw[first:values] + raw[begin:end]
+    known = _members.get(identity)
+    if known is None:
+        known = _keys(raw, view, keys.unpack_from(raw, first), start)
+        if len(_members) >= _Members.MOST:
+            _members.clear()
+        _members[identity] = known
+    return "{" + ", ".join(map(add, known, texts)) + "}"
 
-    def __init__(self, raw: bytes) -> None:
-        self._raw = raw
-        self._view = raw.decode("latin-1")
 
-    def value(self, kind: int, at: int) -> str:
-        """The text of the value of this type that begins at ``at``."""
+def _keys(raw: bytes, view: str, places: tuple[int, ...], start: int) -> tuple[str, ...]:
+    keys = []
+    for offset, length in zip(places[::2], places[1::2], strict=True):
+        at = start + offset
+        if at + length > len(raw):
+            raise ValueError("JSON that is cut off")
+        keys.append(encode_basestring(view[at : at + length]) + ": ")
+    return tuple(keys)
+
+
+def _values(raw: bytes, view: str, members: int, start: int, at: int, large: int) -> list[str]:
+    entries = _ENTRIES[large][members].unpack_from(raw, at)
+    texts, total = [], len(raw)
+    for kind, value in zip(entries[::2], entries[1::2], strict=True):
         if kind == _STRING:
-            return encode_basestring(self._counted(at))
-        if kind <= _LARGE_ARRAY:
-            return self._container(kind, at)
-        if kind in _NUMBERS:
-            return str(_NUMBERS[kind](self._raw, at)[0])
-        if kind == _LITERAL:
-            return _LITERALS[self._raw[at]]
-        if kind == _DOUBLE:
-            text = double(_REAL(self._raw, at)[0])
-            return text if "." in text or "e" in text else text + ".0"
-        if kind == _OPAQUE:
-            return self._opaque(at)
-        raise ValueError(f"JSON of type {kind}")
-
-    def _counted(self, at: int) -> str:
-        length, at = self._length(at)
-        if at + length > len(self._raw):
-            raise ValueError("JSON that is cut off")
-        return self._view[at : at + length]
-
-    def _length(self, at: int) -> tuple[int, int]:
-        """A length of seven bits a byte, the lowest first; and what follows it."""
-        length = shift = 0
-        while True:
-            byte = self._raw[at]
-            at += 1
-            length |= (byte & 127) << shift
-            if byte < 128:
-                return length, at
-            shift += 7
-
-    def _container(self, kind: int, start: int) -> str:
-        """An array or object: count and size, the places of the keys, the values or their places, and what is there."""
-        large = kind in (_LARGE_OBJECT, _LARGE_ARRAY)
-        members, size = _SIZES[large](self._raw, start)
-        if start + size > len(self._raw):
-            raise ValueError("JSON that is cut off")
-        head = 8 if large else 4
-        if kind in (_SMALL_ARRAY, _LARGE_ARRAY):
-            return "[" + ", ".join(self._values(members, start, start + head, large)) + "]"
-        layout = _KEYS[large][members]
-        places = layout.unpack_from(self._raw, start + head)
-        values = self._values(members, start, start + head + layout.size, large)
-        view = self._view
-        pairs = [
-            _QUOTED_KEYS[view[start + at : start + at + length]] + value
-            for at, length, value in zip(places[::2], places[1::2], values, strict=True)
-        ]
-        return "{" + ", ".join(pairs) + "}"
-
-    def _values(self, members: int, start: int, at: int, large: bool) -> list[str]:
-        raw, values = self._raw, []
-        width, number = (5, _NUMBERS[_UINT32]) if large else (3, _NUMBERS[_UINT16])
-        for entry in range(at, at + members * width, width):
-            kind = raw[entry]
-            if kind == _LITERAL:
-                values.append(_LITERALS[raw[entry + 1]])
-            elif kind in (_INT16, _UINT16) or (large and kind in (_INT32, _UINT32)):
-                values.append(str(_NUMBERS[kind](raw, entry + 1)[0]))
+            place = start + value
+            length = raw[place]
+            place += 1
+            if length < 128 and place + length <= total:
+                texts.append(encode_basestring(view[place : place + length]))
             else:
-                values.append(self.value(kind, start + number(raw, entry + 1)[0]))
-        return values
+                texts.append(_value(raw, view, kind, place - 1))
+        elif kind == _INT16:
+            value &= 0xFFFF
+            texts.append(str(value - 0x10000 if value > 0x7FFF else value))
+        elif kind == _UINT16:
+            texts.append(str(value & 0xFFFF))
+        elif kind == _LITERAL:
+            texts.append(_LITERALS[value & 0xFF])
+        elif large and kind == _UINT32:
+            texts.append(str(value))
+        elif large and kind == _INT32:
+            texts.append(str(value - 0x100000000 if value > 0x7FFFFFFF else value))
+        else:
+            texts.append(_value(raw, view, kind, start + value))
+    return texts
 
-    def _opaque(self, at: int) -> str:
-        """A value of a type that JSON has not: https://dev.mysql.com/doc/refman/en/json.html#json-values"""
-        kind = self._raw[at]
-        data = self._counted(at + 1).encode("latin-1")
-        if kind == _DECIMAL:
-            return decimal_text(data[2:], data[0], data[1])
-        if kind in (_DATE, _TIME, _DATETIME, _TIMESTAMP):
-            return f'"{_packed_time(kind, int.from_bytes(data, "little", signed=True))}"'
-        return f'"base64:type{kind}:{b64encode(data).decode()}"'
+
+def _opaque(raw: bytes, view: str, at: int) -> str:
+    """A value of a type that JSON has not: https://dev.mysql.com/doc/refman/en/json.html#json-values"""
+    kind = raw[at]
+    data = _counted(raw, view, at + 1).encode("latin-1")
+    if kind == _DECIMAL:
+        return decimal_text(data[2:], data[0], data[1])
+    if kind in (_DATE, _TIME, _DATETIME, _TIMESTAMP):
+        return f'"{_packed_time(kind, int.from_bytes(data, "little", signed=True))}"'
+    # In lines of 76, as the server's base64_encode has them.
+    return encode_basestring(f"base64:type{kind}:{encodebytes(data).decode().removesuffix(chr(10))}")
 
 
 def _packed_time(kind: int, value: int) -> str:

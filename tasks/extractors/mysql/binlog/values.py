@@ -145,7 +145,7 @@ def inflated(raw: bytes) -> bytes:
     method, wrapped, width = raw[0] >> 4, not raw[0] & 8, raw[0] & 7
     if method != 8:
         raise ValueError(f"compression method {method}")
-    size = int.from_bytes(raw[1 : 1 + width], "little")
+    size = int.from_bytes(raw[1 : 1 + width], "big")
     value = zlib.decompress(raw[1 + width :], wbits=zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS)
     if len(value) != size:
         raise ValueError(f"{len(value)} bytes, and {size} were compressed")
@@ -162,7 +162,7 @@ def _inet4(raw: bytes) -> str:
 
 
 def _inet6(raw: bytes) -> str:
-    """As MariaDB's Inet6::to_string: the longest run of zeros is left out, even a single one, and the first of several as long."""
+    """As MariaDB's Inet6::to_string: the longest run of zeros is left out, the first of several, even a single zero."""
     words = [int.from_bytes(raw[place : place + 2], "big") for place in range(0, 16, 2)]
     start, length = _longest_zeros(words)
     if start == 0 and (length == 6 or (length == 5 and words[5] == 0xFFFF)):

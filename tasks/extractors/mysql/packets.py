@@ -154,12 +154,16 @@ def _heads(data: bytearray, at: int, size: int) -> tuple[list[int], int]:
     size = min(size, at + FULL)
     last = size - 4
     while at < last:
-        end = at + 4 + (header(data, at)[0] & FULL)
-        # A row's first byte is a length: 0xFE only in packets of 16 MiB, 0xFF never.
-        if end > size or data[at + 4] >= _EOF:
-            break
         add(at)
-        at = end
+        at += 4 + (header(data, at)[0] & FULL)
+    if at > size:
+        at = heads.pop()
+    # A row's first byte is a length: 0xFE only in packets of 16 MiB, 0xFF never. Looked at together, which is quicker.
+    first = np.frombuffer(data, np.uint8)[np.array(heads, np.int64) + 4]
+    others = np.flatnonzero(first >= _EOF)
+    if len(others):
+        at = heads[others[0]]
+        del heads[others[0] :]
     return heads, at
 
 

@@ -26,6 +26,7 @@ from pymysql.constants import ER
 
 from blocks.errors import ConfigurationError
 from tasks.extractors.mysql.describe import Field
+from tasks.extractors.mysql.replica import is_replica
 from tasks.extractors.mysql.select import Bound
 from tasks.extractors.mysql.session import Session
 from tasks.extractors.mysql.sql import number_of
@@ -82,7 +83,7 @@ async def time_bound(session: Session, field: Field, zone: str, lag: timedelta) 
 
     It is cut to the whole second: stamps that a column's precision or an application cut are still not below it.
     """
-    notes = [_REPLICA] if await _is_replica(session) else []
+    notes = [_REPLICA] if await is_replica(session.rows) else []
     now = int(float(await session.value("SELECT UNIX_TIMESTAMP(NOW(6))") or 0))
     seen = await _seen(session)
     if seen is None:
@@ -102,7 +103,7 @@ async def time_bound(session: Session, field: Field, zone: str, lag: timedelta) 
 
 async def value_bound(session: Session, highest: str) -> Bound:
     """The highest value in sight (``highest`` is the query for it), once all who may have drawn a lower one are done."""
-    notes = [_REPLICA] if await _is_replica(session) else []
+    notes = [_REPLICA] if await is_replica(session.rows) else []
     value = await session.value(highest)
     left = await _wait_for(session, prepared_only=False)
     if left is None:
@@ -192,12 +193,6 @@ def _held_back(left: set[str]) -> str:
         "rows of theirs would be passed over. The next run tries again; if they are forgotten, end them (KILL; for prepared "
         "ones see XA RECOVER)"
     )
-
-
-async def _is_replica(session: Session) -> bool:
-    rows = await session.rows("SHOW PROCESSLIST")
-    applies = any(row[1] == "system user" for row in rows)
-    return applies or await session.value("SELECT @@GLOBAL.read_only") == "1"
 
 
 # -- the clock of the cursor ------------------------------------------------------------------------------------------

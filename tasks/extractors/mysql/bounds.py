@@ -4,7 +4,9 @@ A row's cursor value is given when it is written and becomes visible when its tr
 later. Reading up to the highest value in sight therefore loses rows. Two ways close the gap:
 
 * a **time** cursor is held back to the start of the oldest transaction or writing statement in flight: NOW() is the
-  start of its statement, and both are later than that;
+  start of its statement. InnoDB knows a transaction only once a statement reaches it, and a statement that has to wait
+  for a lock on the table before that is older than its transaction: so one that has written counts as begun some
+  seconds earlier (`LATE_SECONDS`);
 * any **other** cursor (an AUTO_INCREMENT column, say) reads no further than the highest value seen *before* waiting until
   all transactions that were writing at that moment have ended: who comes later draws a higher value.
 
@@ -33,6 +35,12 @@ from tasks.extractors.mysql.sql import number_of
 
 WRITERS_SECONDS = 10.0
 """How long a plan waits for transactions that are writing."""
+
+LATE_SECONDS = 10.0
+"""How long the first statement of a transaction may have waited before InnoDB began to count.
+
+Our own locks (see `snapshot`) hold statements up for three seconds at most, each.
+"""
 
 # The server shows innodb_trx from a cache that it renews once nobody has looked for 0.1 s.
 _CACHE_SECONDS = 0.15
@@ -115,12 +123,15 @@ async def value_bound(session: Session, highest: str) -> Bound:
 
 async def _seen(session: Session) -> timedelta | None:
     """How long ago the oldest transaction or writing statement in flight began; None where the user may not know."""
+    # In this order: a statement that ends in between has reached InnoDB, so its transaction is seen, or is committed.
+    statement = await _oldest_statement(session)
     found = await _transactions(session)
     if found is None:
         return None
     transactions, own = found
-    ages = [own.started - other.started for other in transactions if other.thread]
-    return max([timedelta(0), *ages, await _oldest_statement(session)])
+    late = timedelta(seconds=LATE_SECONDS)
+    ages = [own.started - other.started + late * other.writes for other in transactions if other.thread]
+    return max([timedelta(0), statement, *ages])
 
 
 async def _oldest_statement(session: Session) -> timedelta:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from blocks.errors import ConfigurationError, PositionLost
 from tasks.extractors.contract import Plan, ReadOptions
 from tasks.extractors.mysql import bounds
+from tasks.extractors.mysql.session import Row, Session
 from tasks.extractors.mysql.source import MySQLQuery, MySQLTable
 from tests.contract import collected
 from tests.servers.mysql import MySQLServer, connected
@@ -64,6 +65,7 @@ async def test_a_row_that_commits_late_is_not_passed_over(
 ) -> None:
     """A row stamped before the window's end that commits after the read comes with the next window."""
     monkeypatch.setattr(bounds, "WRITERS_SECONDS", 0.4)
+    monkeypatch.setattr(bounds, "LATE_SECONDS", 0)
     await _run(writer, "INSERT INTO events (kind) VALUES ('first')")
     await _settle()
     async with connected(mysql_database) as late:
@@ -91,6 +93,50 @@ async def test_a_statement_that_has_not_reached_the_table_yet_counts(mysql_datab
     after, _ = await window(mysql_database, plan.until)
     assert sorted(before + after) == [1, 2]
     assert before == []
+
+
+@pytest.mark.parametrize("waits", ["before the look", "during the look"])
+async def test_a_statement_that_waited_for_the_table_counts(
+    mysql_database: MySQLServer, writer: Any, monkeypatch: pytest.MonkeyPatch, waits: str
+) -> None:
+    """A row stamped before InnoDB knew its transaction, which is open still, holds the window back."""
+    async with connected(mysql_database) as late, connected(mysql_database) as lock:
+        await _run(
+            lock, "INSERT INTO events (kind, at) VALUES ('after', NOW() + INTERVAL 2 SECOND)", "LOCK TABLES events READ"
+        )
+        await _run(late, "BEGIN")
+        inserted = asyncio.create_task(_run(late, "INSERT INTO events (kind) VALUES ('late')"))
+        await asyncio.sleep(3.1)
+
+        async def let_go() -> None:
+            await _run(lock, "UNLOCK TABLES")
+            await inserted
+
+        if waits == "before the look":
+            await let_go()
+        else:
+            _between_looks(monkeypatch, let_go)
+        before, plan = await window(mysql_database, None)
+        assert inserted.done()
+        await _run(late, "COMMIT")
+    await _settle()
+    after, _ = await window(mysql_database, plan.until)
+    assert before + after == [1, 2]
+
+
+def _between_looks(monkeypatch: pytest.MonkeyPatch, happen: Callable[[], Awaitable[None]]) -> None:
+    """Let something happen when one of processes and transactions has been looked at, and the other has not."""
+    rows = Session.rows
+    looked: set[str] = set()
+
+    async def watched(session: Session, statement: str) -> list[Row]:
+        seen = {name for name in ("FULL PROCESSLIST", "innodb_trx") if name in statement}
+        if len(looked) == 1 and seen - looked:
+            await happen()
+        looked.update(seen)
+        return await rows(session, statement)
+
+    monkeypatch.setattr(Session, "rows", watched)
 
 
 async def test_a_prepared_transaction_is_waited_for(

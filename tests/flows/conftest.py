@@ -6,7 +6,7 @@ import csv
 import gzip
 import io
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -26,11 +26,9 @@ from tests.servers.mysql import MySQLServer, connected
 from tests.servers.postgres import PostgresServer
 from tests.servers.s3 import S3Server
 from tests.tasks.extractors.test_mysql import block_of
+from tests.windows import Execute
 
 ROWS = 3_000
-
-Execute = Callable[[str], Awaitable[object]]
-"""Sends one statement over a connection, and waits for its end."""
 
 
 @dataclass
@@ -184,9 +182,8 @@ class MySQLShop(Shop):
 
     async def add(self, count: int) -> None:
         random = ", ".join(["SHA2(RAND(), 512)"] * 16)
-        variable = "max_recursive_iterations" if self.mysql.is_mariadb else "cte_max_recursion_depth"
         await self.execute(
-            f"SET @@{variable} = 100000",
+            self.mysql.deep_recursion,
             "INSERT INTO things (payload) WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
             f" WHERE i < {count}) SELECT CONCAT({random}) FROM n",
         )

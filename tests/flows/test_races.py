@@ -18,9 +18,10 @@ import pytest
 from flows.extract import extract
 from flows.extract_all import Stream, extract_all
 from tasks.extractors.mysql import bounds, wire
-from tests.flows.conftest import Execute, MySQLShop, Shop
+from tests.flows.conftest import MySQLShop, Shop
 from tests.flows.test_kills import STEPS, kill_at
 from tests.servers.faults import FaultProxy
+from tests.windows import Execute
 
 SOAK = bool(os.environ.get("HEADRACE_SOAK"))
 RUNS = 300 if SOAK else 20

@@ -203,6 +203,11 @@ class MySQLServer:
     def is_mariadb(self) -> bool:
         return self.flavour == "MariaDB"
 
+    @property
+    def deep_recursion(self) -> str:
+        """The statement after which a recursive query may count to a million."""
+        return f"SET @@{'max_recursive_iterations' if self.is_mariadb else 'cte_max_recursion_depth'} = 1000000"
+
     def arguments(self, *, tls: bool = False) -> dict[str, Any]:
         """For `aiomysql.connect`, in autocommit; with `tls` the certificate and the host name are verified."""
         context = ssl.create_default_context(cafile=self.authority) if tls else None

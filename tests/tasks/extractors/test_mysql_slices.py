@@ -17,14 +17,14 @@ from tasks.extractors.mysql.source import MySQLTable
 from tests.contract import Row, collected, parsed
 from tests.servers.mysql import MySQLServer, connected
 from tests.tasks.extractors.test_mysql import block_of
-from tests.tasks.extractors.test_mysql_windows import _NUMBERS, _recursion
+from tests.windows import NUMBERS
 
 _SOAK = bool(os.environ.get("HEADRACE_SOAK"))
 
 
 async def filled(server: MySQLServer, create: str, *inserts: str) -> MySQLTable:
     """A table called t."""
-    await server.execute(create, f"SET @@{_recursion(server)} = 1000000", *inserts, "ANALYZE TABLE t")
+    await server.execute(create, server.deep_recursion, *inserts, "ANALYZE TABLE t")
     return MySQLTable(connection=block_of(server), table="t")
 
 
@@ -47,7 +47,7 @@ def check(slices: Sequence[Sequence[Row]], rows: int, most: float) -> None:
 
 async def test_snowflake_ids(mysql_database: MySQLServer) -> None:
     """Dense clusters of 64-bit ids, far apart and with outliers, are cut by their rows, not by their range."""
-    numbers = _NUMBERS.format(5_000)
+    numbers = NUMBERS.format(5_000)
     source = await filled(
         mysql_database,
         "CREATE TABLE t (id BIGINT UNSIGNED PRIMARY KEY, pad CHAR(60) DEFAULT 'x')",
@@ -62,12 +62,12 @@ async def test_snowflake_ids(mysql_database: MySQLServer) -> None:
 
 async def test_a_composite_key_with_one_large_tenant(mysql_database: MySQLServer) -> None:
     """Where one value of the first column has most of the rows, the next columns cut it."""
-    numbers = _NUMBERS.format(9_000)
+    numbers = NUMBERS.format(9_000)
     source = await filled(
         mysql_database,
         "CREATE TABLE t (tenant INT, day DATE, n INT, pad CHAR(60) DEFAULT 'x', PRIMARY KEY (tenant, day, n))",
         f"INSERT INTO t (tenant, day, n) {numbers} 7, '2026-01-01' + INTERVAL i % 90 DAY, i FROM n",
-        f"INSERT INTO t (tenant, day, n) {_NUMBERS.format(500)} i + 7, '2026-01-01', i FROM n",
+        f"INSERT INTO t (tenant, day, n) {NUMBERS.format(500)} i + 7, '2026-01-01', i FROM n",
     )
     slices, _ = await sliced(source, 6)
     assert len(slices) == 6
@@ -88,7 +88,7 @@ async def test_string_keys(mysql_database: MySQLServer, column: str) -> None:
     source = await filled(
         mysql_database,
         f"CREATE TABLE t (id {column} PRIMARY KEY, pad CHAR(60) DEFAULT 'x')",
-        f"INSERT INTO t (id) {_NUMBERS.format(8_000)} LEFT(SHA2(i, 256), 32) FROM n",
+        f"INSERT INTO t (id) {NUMBERS.format(8_000)} LEFT(SHA2(i, 256), 32) FROM n",
         "INSERT INTO t (id) VALUES (''), ('Zürich'), ('österreich'), ('a''b\\\\c\"')",
     )
     slices, _ = await sliced(source, 4)
@@ -101,7 +101,7 @@ async def test_dates_and_decimals_are_keys(mysql_database: MySQLServer) -> None:
     source = await filled(
         mysql_database,
         "CREATE TABLE t (at DATETIME(3), amount DECIMAL(20,4), PRIMARY KEY (at, amount))",
-        f"INSERT INTO t {_NUMBERS.format(6_000)} '2026-01-01' + INTERVAL i DIV 3 SECOND, i / 3 FROM n",
+        f"INSERT INTO t {NUMBERS.format(6_000)} '2026-01-01' + INTERVAL i DIV 3 SECOND, i / 3 FROM n",
     )
     slices, _ = await sliced(source, 4)
     assert len(slices) == 4
@@ -113,7 +113,7 @@ async def test_without_a_key_there_is_one_slice(mysql_database: MySQLServer) -> 
     source = await filled(
         mysql_database,
         "CREATE TABLE t (id INT UNIQUE NULL, flag ENUM('a', 'b'))",
-        f"INSERT INTO t {_NUMBERS.format(2_000)} i, 'a' FROM n",
+        f"INSERT INTO t {NUMBERS.format(2_000)} i, 'a' FROM n",
         "INSERT INTO t VALUES (NULL, 'b'), (NULL, 'b')",
     )
     slices, plan = await sliced(source, 4)
@@ -141,7 +141,7 @@ async def test_the_sum_is_exact_while_others_transfer(mysql_database: MySQLServe
     await filled(
         mysql_database,
         "CREATE TABLE t (id INT PRIMARY KEY, amount INT NOT NULL, pad CHAR(100) DEFAULT 'x')",
-        f"INSERT INTO t (id, amount) {_NUMBERS.format(rows)} i, 100 FROM n",
+        f"INSERT INTO t (id, amount) {NUMBERS.format(rows)} i, 100 FROM n",
     )
     account = await mysql_database.create_user(*grants)
     stop = asyncio.Event()
@@ -197,7 +197,7 @@ async def test_without_a_lock_one_connection_reads(mysql_database: MySQLServer) 
     await filled(
         mysql_database,
         "CREATE TABLE t (id INT PRIMARY KEY, amount INT NOT NULL)",
-        f"INSERT INTO t {_NUMBERS.format(4_000)} i, 100 FROM n",
+        f"INSERT INTO t {NUMBERS.format(4_000)} i, 100 FROM n",
     )
     account = await mysql_database.create_user("SELECT ON {database}.*")
     async with MySQLTable(connection=block_of(account), table="t").open(ReadOptions(partitions=4)) as extractor:
@@ -213,7 +213,7 @@ async def test_a_lock_is_not_waited_for_long(mysql_database: MySQLServer, monkey
     source = await filled(
         mysql_database,
         "CREATE TABLE t (id INT PRIMARY KEY)",
-        f"INSERT INTO t {_NUMBERS.format(4_000)} i FROM n",
+        f"INSERT INTO t {NUMBERS.format(4_000)} i FROM n",
     )
     monkeypatch.setattr("tasks.extractors.mysql.snapshot.LOCK_SECONDS", 1)
     account = await mysql_database.create_user("SELECT, LOCK TABLES ON {database}.*")
@@ -231,7 +231,7 @@ async def test_a_lock_is_not_waited_for_long(mysql_database: MySQLServer, monkey
 async def test_a_server_that_is_full_is_read_by_fewer(mysql_database: MySQLServer) -> None:
     """An account that may have few connections reads with those it gets, and is told."""
     await filled(
-        mysql_database, "CREATE TABLE t (id INT PRIMARY KEY)", f"INSERT INTO t {_NUMBERS.format(4_000)} i FROM n"
+        mysql_database, "CREATE TABLE t (id INT PRIMARY KEY)", f"INSERT INTO t {NUMBERS.format(4_000)} i FROM n"
     )
     account = await mysql_database.create_user("ALL PRIVILEGES ON {database}.*", "RELOAD ON *.*")
     await mysql_database.execute(f"ALTER USER '{account.user}'@'%' WITH MAX_USER_CONNECTIONS 3")
@@ -289,7 +289,7 @@ async def test_partitioned_tables_and_conditions(mysql_database: MySQLServer) ->
     await filled(
         mysql_database,
         "CREATE TABLE t (id INT, kind INT, PRIMARY KEY (id, kind)) PARTITION BY HASH (kind) PARTITIONS 4",
-        f"INSERT INTO t {_NUMBERS.format(6_000)} i, i % 7 FROM n",
+        f"INSERT INTO t {NUMBERS.format(6_000)} i, i % 7 FROM n",
     )
     source = MySQLTable(connection=block_of(mysql_database), table="t", where="kind = 1 OR kind = 2 -- of seven")
     slices, _ = await sliced(source, 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -20,6 +20,14 @@ from tests.tasks.extractors.test_mysql import block_of
 from tests.windows import NUMBERS
 
 _SOAK = bool(os.environ.get("HEADRACE_SOAK"))
+
+
+@pytest.fixture
+async def mariadb_database(mariadb_server: MySQLServer) -> AsyncIterator[MySQLServer]:
+    """An empty database of this test's own, on MariaDB."""
+    created = await mariadb_server.create_database()
+    yield created
+    await created.drop()
 
 
 async def filled(server: MySQLServer, create: str, *inserts: str) -> MySQLTable:
@@ -106,6 +114,74 @@ async def test_dates_and_decimals_are_keys(mysql_database: MySQLServer) -> None:
     slices, _ = await sliced(source, 4)
     assert len(slices) == 4
     check(slices, 6_000, 1.8)
+
+
+_UUID = (
+    "CONCAT_WS('-', LEFT({0}, 8), MID({0}, 9, 4), CONCAT('{1}', MID({0}, 14, 3)), CONCAT('8', MID({0}, 18, 3)), "
+    "MID({0}, 21, 12))"
+)
+_HASH = "SHA2(i, 256)"
+_TIME = f"CONCAT(LPAD(HEX(1700000000000 + i), 12, '0'), {_HASH})"
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("UUID", [_UUID.format(_HASH, 4)]),
+        ("UUID", [_UUID.format(_TIME, 7)]),
+        ("UUID", ["UUID()"]),  # version 1
+        ("UUID", [_UUID.format(_HASH, 4), _UUID.format(_TIME, 7)]),
+        ("INET6", ["CONCAT_WS(':', '2001:db8', HEX(i), HEX(i * 7), '', '1')", "CONCAT('::ffff:10.0.', i DIV 256, '.', i % 256)"]),
+        ("INET4", ["CONCAT('10.', i % 200, '.', i DIV 256, '.', i % 256)"]),
+    ],
+)  # fmt: skip
+async def test_keys_that_mariadb_alone_has(mariadb_database: MySQLServer, column: str, values: list[str]) -> None:
+    """UUIDs of every version, and mixed, and addresses: the server sorts them in its own way."""
+    source = await filled(
+        mariadb_database,
+        f"CREATE TABLE t (id {column}, n INT, pad CHAR(60) DEFAULT 'x', PRIMARY KEY (id, n))",
+        *(f"INSERT INTO t (id, n) {NUMBERS.format(6_000)} {value}, i FROM n" for value in values),
+    )
+    slices, _ = await sliced(source, 4)
+    assert len(slices) == 4
+    check(slices, 6_000 * len(values), 1.8)
+
+
+async def test_a_uuid_is_a_cursor(mariadb_database: MySQLServer) -> None:
+    """UUIDs that grow with time bound a window, which is cut along their index."""
+    source = await filled(
+        mariadb_database,
+        "CREATE TABLE t (id UUID PRIMARY KEY, pad CHAR(60) DEFAULT 'x')",
+        f"INSERT INTO t (id) {NUMBERS.format(4_000)} {_UUID.format(_TIME, 7)} FROM n",
+    )
+    options = ReadOptions(mode="incremental", partitions=4)
+    async with source.model_copy(update={"cursor": "id"}).open(options) as extractor:
+        plan = await extractor.plan(None)
+        assert (len(plan.partitions), len(await collected(extractor, plan))) == (4, 4_000)
+        assert (await extractor.plan(plan.until)).partitions == ()
+
+
+@pytest.mark.parametrize(
+    ("column", "part", "told"),
+    [
+        ("FLOAT", "kind", "float"),
+        ("DOUBLE", "kind", "double"),
+        ("ENUM('1', '2')", "kind", "enum('1','2')"),
+        ("TEXT", "kind(3)", "the beginnings of text"),
+    ],
+)
+async def test_keys_that_are_not_cut(mysql_database: MySQLServer, column: str, part: str, told: str) -> None:
+    """A key that begins with a type whose text says too little is read in one piece, and the plan names it."""
+    source = await filled(
+        mysql_database,
+        f"CREATE TABLE t (kind {column}, id INT, PRIMARY KEY ({part}, id))",
+        f"INSERT INTO t {NUMBERS.format(3_000)} '1', i FROM n",
+    )
+    slices, plan = await sliced(source, 4)
+    assert [len(s) for s in slices] == [3_000]
+    assert f"the key PRIMARY begins with kind, and tables are not cut by {told}. Add" in " ".join(plan.notes)
+    await mysql_database.execute("ALTER TABLE t ADD UNIQUE (id)")
+    assert len((await sliced(source, 4))[0]) == 4
 
 
 async def test_without_a_key_there_is_one_slice(mysql_database: MySQLServer) -> None:

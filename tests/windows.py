@@ -146,6 +146,15 @@ class WindowContract:
         assert (await events.window(None, "id", lag="3"))[0] == [1, 2, 3, 4, 5, 6, 7]
         assert (await events.window({"cursor": "id", "value": "8"}, "id", lookback="2"))[0] == [7, 8, 9, 10]
 
+    async def test_what_is_no_duration_is_refused(self, events: Events) -> None:
+        """The field is named, with what was written."""
+        since: JsonValue = {"cursor": "at", "value": "2026-01-01 00:00:00"}
+        await events.write("INSERT INTO events (at) VALUES (NOW() - INTERVAL '1' MINUTE)")
+        with pytest.raises(ConfigurationError, match=r"field lag.*'often'"):
+            await events.window(since, lag="often")
+        with pytest.raises(ConfigurationError, match=r"field lookback.*'often'"):
+            await events.window(since, lookback="often")
+
     async def test_rows_without_a_cursor_value(self, events: Events) -> None:
         """NULL cursors stop the run by default; they can be left out, or sent with every run."""
         await events.write("INSERT INTO events (at) VALUES (NOW()), (NULL)")

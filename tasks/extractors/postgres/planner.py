@@ -49,12 +49,19 @@ class Planner:
         read = await bounds.relations(connection, await self._select.everything(connection))
         if cursor.base in bounds.TIME_TYPES:
             zone = self._window.cursor_timezone or await bounds.server_zone(connection)
+            await self._check_lag(lag)
             return await bounds.time_bound(connection, cursor, zone, lag, read)
         await self._warn_of_ties(cursor)
         highest = await self._select.highest(connection, cursor, after, None)
         if lag:
             highest = f"SELECT (h.value::{cursor.cast} - {number('lag', lag)})::text FROM ({highest}) AS h"
         return await bounds.value_bound(connection, highest, read)
+
+    async def _check_lag(self, lag: str) -> None:
+        try:
+            await self._connection.fetchval("SELECT $1::text::interval", lag or "0")
+        except asyncpg.PostgresError as error:
+            raise explained(error, f"field lag: {lag!r} is no span of time such as '5 minutes'") from error
 
     async def _warn_of_ties(self, cursor: Field) -> None:
         relation = self._select.relation

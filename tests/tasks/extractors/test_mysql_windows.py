@@ -112,15 +112,6 @@ class TestWindows(WindowContract):
             await idle("SELECT * FROM events")
             assert (await events.window(None, "id"))[0] == [1]
 
-    async def test_what_is_no_duration_is_refused(self, events: MySQLEvents) -> None:
-        """The field is named, with what was written."""
-        since: JsonValue = {"cursor": "at", "value": "2026-01-01 00:00:00"}
-        await events.write("INSERT INTO events (at) VALUES (NOW() - INTERVAL 1 MINUTE)")
-        with pytest.raises(ConfigurationError, match=r"field lag.*'often'"):
-            await events.window(since, lag="often")
-        with pytest.raises(ConfigurationError, match=r"field lookback.*'often'"):
-            await events.window(since, lookback="often")
-
     async def test_a_cursor_without_zone_is_in_the_zone_that_is_named(self, events: MySQLEvents) -> None:
         """A DATETIME written in another zone than the server's is compared with that zone's clock."""
         stamps = ", ".join(f"(UTC_TIMESTAMP() + INTERVAL 5 HOUR + INTERVAL {n} MINUTE)" for n in (29, 31))

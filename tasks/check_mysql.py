@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import aiomysql
@@ -14,6 +15,7 @@ from blocks.hosts import is_local
 from blocks.mysql import MySQL
 from tasks.extractors.contract import ReadOptions
 from tasks.extractors.mysql.grants import Grants
+from tasks.extractors.mysql.replica import is_replica
 from tasks.extractors.mysql.sql import (
     Connection,
     close,
@@ -47,7 +49,7 @@ async def look(source: Any, options: ReadOptions) -> Findings:
             yield _lockable(grants, source)
         if options.mode == "incremental":
             yield await _sees_transactions(connection, grants)
-            yield replica(await _is_replica(connection), source.lag)
+            yield replica(await is_replica(partial(fetch, connection)), source.lag)
         yield await _log_position(connection, grants)
     finally:
         await close(connection)
@@ -144,15 +146,6 @@ async def _sees_transactions(connection: Connection, grants: Grants) -> Finding:
             f"{grants.wanted('PROCESS')}, or set lag",
         )
     return Finding("ok", "source: the user sees when other sessions' transactions began")
-
-
-async def _is_replica(connection: Connection) -> bool:
-    """Whether the server applies another's changes, where the user may see that, or takes no writes of its own."""
-    processes = await fetch(connection, "SHOW PROCESSLIST")
-    # MariaDB 10 shows daemons of its storage engine under that name too.
-    applies = any(process[1] == "system user" and process[4] != "Daemon" for process in processes)
-    ((read_only,),) = await fetch(connection, "SELECT @@GLOBAL.read_only")
-    return applies or str(read_only) not in ("0", "OFF")
 
 
 async def _log_position(connection: Connection, grants: Grants) -> Finding:

@@ -7,21 +7,26 @@ import gzip
 import io
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import pytest
 from prefect_aws import AwsCredentials
 
+from blocks.mysql import MySQL
 from blocks.postgres import Postgres
 from blocks.s3 import S3Destination
 from flows.extract import extract
 from flows.sweep import sweep
 from tasks.commits import Commit, CommitLog
 from tests.servers.faults import FaultProxy
+from tests.servers.mysql import MySQLServer, connected
 from tests.servers.postgres import PostgresServer
 from tests.servers.s3 import S3Server
+from tests.tasks.extractors.test_mysql import block_of
+from tests.windows import Execute
 
 ROWS = 3_000
 
@@ -45,19 +50,25 @@ class Shop:
         await self.add(ROWS)
         await self.execute("ANALYZE things")
 
-    async def execute(self, statement: str, *arguments: object) -> None:
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Execute]:
+        """A connection to the database, closed at the end."""
         connection = await asyncpg.connect(self.server.dsn())
         try:
-            await connection.execute(statement, *arguments)
+            yield connection.execute
         finally:
             await connection.close()
+
+    async def execute(self, *statements: str) -> None:
+        async with self.session() as execute:
+            for statement in statements:
+                await execute(statement)
 
     async def add(self, count: int) -> None:
         # Random text does not compress, so sizes are what they seem.
         await self.execute(
-            "INSERT INTO things (payload) SELECT string_agg(md5(random()::text), '') FROM generate_series(1, $1) i,"
-            " generate_series(1, 64) GROUP BY i",
-            count,
+            f"INSERT INTO things (payload) SELECT string_agg(md5(random()::text), '') FROM generate_series(1, {count}) i,"
+            " generate_series(1, 64) GROUP BY i"
         )
 
     async def ids(self) -> list[int]:
@@ -148,11 +159,60 @@ class Shop:
         return [upload["Key"] for upload in uploads] + kept
 
 
+@dataclass
+class MySQLShop(Shop):
+    """The same stream, from a table on a MySQL or MariaDB server."""
+
+    @property
+    def mysql(self) -> MySQLServer:
+        return cast("MySQLServer", self.server)
+
+    async def create(self) -> None:
+        await self.execute(
+            "CREATE TABLE things (id BIGINT AUTO_INCREMENT PRIMARY KEY, payload TEXT NOT NULL,"
+            " updated_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)"
+        )
+        await self.add(ROWS)
+        await self.execute("ANALYZE TABLE things")
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Execute]:
+        async with connected(self.mysql) as connection, connection.cursor() as cursor:
+            yield cursor.execute
+
+    async def add(self, count: int) -> None:
+        random = ", ".join(["SHA2(RAND(), 512)"] * 16)
+        await self.execute(
+            self.mysql.deep_recursion,
+            "INSERT INTO things (payload) WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
+            f" WHERE i < {count}) SELECT CONCAT({random}) FROM n",
+        )
+
+    async def ids(self) -> list[int]:
+        return [row[0] for row in await self.mysql.fetch("SELECT id FROM things ORDER BY id")]
+
+    async def save(self, to: S3Destination | None = None, block: Any = None) -> dict[str, Any]:
+        await (to or self.destination()).asave(self.name, overwrite=True)
+        saved: MySQL = block or block_of(self.mysql)
+        await saved.asave(self.name, overwrite=True)
+        source = {"connection": f"mysql/{self.name}", "table": "things"}
+        return {"stream": self.name, "source": source, "to": f"s3-destination/{self.name}"}
+
+
 @pytest.fixture
 async def shop(database: PostgresServer, s3_server: S3Server, bucket: str, prefect_api: str) -> Shop:
     """A table of `ROWS` rows (6 MB of text that does not compress), and an empty bucket."""
     assert prefect_api
     made = Shop(database, s3_server, bucket, {"compression": "none"})
+    await made.create()
+    return made
+
+
+@pytest.fixture
+async def mysql_shop(mysql_database: MySQLServer, s3_server: S3Server, bucket: str, prefect_api: str) -> MySQLShop:
+    """The same on MySQL, and on MariaDB."""
+    assert prefect_api
+    made = MySQLShop(cast("Any", mysql_database), s3_server, bucket, {"compression": "none"})
     await made.create()
     return made
 

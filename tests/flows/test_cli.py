@@ -13,8 +13,11 @@ import asyncpg
 import pytest
 import yaml
 from prefect_aws import AwsCredentials
+from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
+from blocks.mysql import MySQL
+from blocks.postgres import Postgres
 from blocks.s3 import S3Destination
 from blocks.watermark import Watermark
 from flows.cli import app
@@ -40,15 +43,20 @@ class Project:
     server: PostgresServer
     s3: S3Server
     bucket: str
+    table: str = "public.orders"
+
+    @property
+    def block(self) -> Postgres | MySQL:
+        return block_of(self.server)
 
     @property
     def connection(self) -> str:
-        return f"postgres/{self.stream}"
+        return f"{self.block.get_block_type_slug()}/{self.stream}"
 
     async def save(self, *, password: str | None = None, bucket: str | None = None) -> None:
-        block = block_of(self.server)
+        block = self.block
         if password is not None:
-            block = block.model_copy(update={"password": type(block.password)(password)})
+            block = block.model_copy(update={"password": SecretStr(password)})
         await block.asave(self.stream, overwrite=True)
         destination = S3Destination(
             bucket=bucket or self.bucket,
@@ -61,7 +69,7 @@ class Project:
     def write(self) -> None:
         parameters = {
             "stream": self.stream,
-            "source": {"connection": self.connection, "table": "public.orders", "cursor": "id"},
+            "source": {"connection": self.connection, "table": self.table, "cursor": "id"},
             "to": f"s3-destination/{self.stream}",
             "mode": "incremental",
         }
@@ -220,7 +228,7 @@ async def test_check_names_a_missing_privilege(project: Project) -> None:
     try:
         await (
             block_of(project.server)
-            .model_copy(update={"user": role, "password": type(block_of(project.server).password)("p")})
+            .model_copy(update={"user": role, "password": SecretStr("p")})
             .asave(project.stream, overwrite=True)
         )
         checked = await in_project(project, "check", "orders")

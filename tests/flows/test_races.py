@@ -13,67 +13,97 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-import asyncpg
 import pytest
 
+from flows.extract import extract
 from flows.extract_all import Stream, extract_all
-from tests.flows.conftest import Shop
+from tasks.extractors.mysql import bounds, wire
+from tests.flows.conftest import MySQLShop, Shop
 from tests.flows.test_kills import STEPS, kill_at
 from tests.servers.faults import FaultProxy
+from tests.windows import Execute
 
 SOAK = bool(os.environ.get("HEADRACE_SOAK"))
 RUNS = 300 if SOAK else 20
+SLOW_RUNS = 100 if SOAK else 3
 KILLED_EVERY = 4 if SOAK else 7
 
-TABLES = """
-    CREATE TABLE walks (id int PRIMARY KEY, counter int NOT NULL, updated_at timestamptz NOT NULL DEFAULT now());
-    CREATE INDEX ON walks (updated_at);
-    CREATE TABLE steps (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, walk int NOT NULL, counter int NOT NULL,
-                        at timestamptz NOT NULL);
-    CREATE INDEX ON steps (at);
-"""
-# Stamped with the start of the transaction, or with the moment of the statement: both are in use.
-WALK = """
-    INSERT INTO walks (id, counter, updated_at) VALUES ($1, $2, {stamp})
-    ON CONFLICT (id) DO UPDATE SET counter = excluded.counter, updated_at = excluded.updated_at"""
-STEP = "INSERT INTO steps (walk, counter, at) VALUES ($1, $2, {stamp})"
+# So many runs take minutes, and on a slow machine many.
+pytestmark = pytest.mark.timeout(7200 if SOAK else 1800)
+
+
+@dataclass(frozen=True)
+class Language:
+    """What the writers say to one kind of database."""
+
+    tables: tuple[str, ...]
+    begin: tuple[str, ...]
+    stamps: tuple[str, ...]
+    """Of the start of the transaction, and of the moment of the statement: both are in use."""
+    walk: str
+    step: str = "INSERT INTO steps (walk, counter, at) VALUES ({walk}, {counter}, {stamp})"
+
+
+POSTGRES = Language(
+    tables=(
+        "CREATE TABLE walks (id int PRIMARY KEY, counter int NOT NULL, updated_at timestamptz NOT NULL DEFAULT now())",
+        "CREATE INDEX ON walks (updated_at)",
+        "CREATE TABLE steps (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, walk int NOT NULL,"
+        " counter int NOT NULL, at timestamptz NOT NULL)",
+        "CREATE INDEX ON steps (at)",
+    ),
+    begin=("BEGIN",),
+    stamps=("now()", "clock_timestamp()"),
+    walk="INSERT INTO walks (id, counter, updated_at) VALUES ({walk}, {counter}, {stamp})"
+    " ON CONFLICT (id) DO UPDATE SET counter = excluded.counter, updated_at = excluded.updated_at",
+)
+MYSQL = Language(
+    tables=(
+        "CREATE TABLE walks (id INT PRIMARY KEY, counter INT NOT NULL, updated_at TIMESTAMP(6) NOT NULL, KEY (updated_at))",
+        "CREATE TABLE steps (id BIGINT AUTO_INCREMENT PRIMARY KEY, walk INT NOT NULL, counter INT NOT NULL,"
+        " at DATETIME(6) NOT NULL, KEY (at))",
+    ),
+    # After a plain BEGIN, InnoDB knows of nothing yet.
+    begin=("START TRANSACTION WITH CONSISTENT SNAPSHOT", "SET @began = NOW(6)"),
+    stamps=("@began", "NOW(6)"),
+    walk="INSERT INTO walks (id, counter, updated_at) VALUES ({walk}, {counter}, {stamp})"
+    " ON DUPLICATE KEY UPDATE counter = {counter}, updated_at = {stamp}",
+)
 
 
 @dataclass
 class Walkers:
     """Writers, each with rows of its own; what they have committed."""
 
-    dsn: str
+    shop: Shop
+    language: Language
     stopping: bool = False
     committed: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
 
     async def walk(self, first: int) -> None:
         """Write until told to stop."""
-        connection = await asyncpg.connect(self.dsn)
         counters = dict.fromkeys(range(first, first + 40), 0)
-        try:
+        async with self.shop.session() as execute:
             while not self.stopping:
-                await self._transaction(connection, counters)
-        finally:
-            await connection.close()
+                await self._transaction(execute, counters)
 
-    async def _transaction(self, connection: Any, counters: dict[int, int]) -> None:
+    async def _transaction(self, execute: Execute, counters: dict[int, int]) -> None:
         before = dict(counters)
-        transaction = connection.transaction()
-        await transaction.start()
+        for statement in self.language.begin:
+            await execute(statement)
         # One in eight transactions is long: it stays open over the ends of windows.
         pause = 0.3 if random.random() < 0.12 else 0.02
         for walk in random.sample(sorted(counters), random.randint(1, 5)):
             counters[walk] += 1
-            stamp = random.choice(["now()", "clock_timestamp()"])
-            await connection.execute(WALK.format(stamp=stamp), walk, counters[walk])
-            await connection.execute(STEP.format(stamp=stamp), walk, counters[walk])
+            values = {"walk": walk, "counter": counters[walk], "stamp": random.choice(self.language.stamps)}
+            await execute(self.language.walk.format(**values))
+            await execute(self.language.step.format(**values))
             await asyncio.sleep(random.uniform(0.5, 1.5) * pause)
         if random.random() < 0.15:
-            await transaction.rollback()
+            await execute("ROLLBACK")
             counters.update(before)
             return
-        await transaction.commit()
+        await execute("COMMIT")
         for walk, counter in counters.items():
             if counter != before[walk]:
                 self.committed[walk].add(counter)
@@ -82,13 +112,16 @@ class Walkers:
 TABLES_AND_CURSORS = {"walks": ("walks", "updated_at"), "steps": ("steps", "id"), "stamps": ("steps", "at")}
 
 
-def streams(shop: Shop, to: str) -> list[dict[str, Any]]:
+async def streams(shop: Shop, endpoint: str | None = None) -> list[dict[str, Any]]:
     """The parameters of `extract`: rows that change, by their stamp; rows that are added, by their id and by a stamp."""
+    to = f"{shop.name}-faulty" if endpoint else shop.name
+    saved = await shop.save()
+    await shop.destination(endpoint).asave(to, overwrite=True)
     return [
         {
             "stream": f"{shop.name}-{name}",
-            "source": {"connection": f"postgres/{shop.name}", "table": f"public.{table}", "cursor": cursor},
-            "to": to,
+            "source": {"connection": saved["source"]["connection"], "table": table, "cursor": cursor},
+            "to": f"s3-destination/{to}",
             "mode": "incremental",
             "partitions": random.randint(1, 3),
         }
@@ -98,14 +131,13 @@ def streams(shop: Shop, to: str) -> list[dict[str, Any]]:
 
 async def extracted(shop: Shop) -> None:
     """A run of all streams at once."""
-    found = [Stream.model_validate(each) for each in streams(shop, f"s3-destination/{shop.name}")]
+    found = [Stream.model_validate(each) for each in await streams(shop)]
     await extract_all(streams=found, parallel=len(found))
 
 
 async def killed(shop: Shop, s3: FaultProxy, prefect: FaultProxy) -> None:
     """A run of one of the streams that is killed somewhere, if it comes that far."""
-    await shop.destination(s3.endpoint).asave(f"{shop.name}-faulty", overwrite=True)
-    parameters = random.choice(streams(shop, f"s3-destination/{shop.name}-faulty"))
+    parameters = random.choice(await streams(shop, s3.endpoint))
     step = random.choice([name for name in STEPS if name not in ("create", "part", "complete")])
     await kill_at(step, random.choice(["before", "after"]), 1, parameters, s3, prefect)
     s3.clear()
@@ -117,32 +149,57 @@ async def rows(shop: Shop, stream: str) -> list[list[dict[str, str]]]:
     return [await shop.committed_rows([commit]) for commit in await shop.commits(stream)]
 
 
-async def test_no_row_is_passed_over_and_none_comes_twice(
-    shop: Shop, s3_faults: FaultProxy, prefect_faults: FaultProxy
-) -> None:
+async def race(shop: Shop, language: Language, runs: int, s3: FaultProxy, prefect: FaultProxy) -> None:
     """Runs among concurrent and long transactions, some killed: no skip, no duplicate, nothing that was rolled back."""
-    await shop.execute(TABLES)
-    await shop.save()
-    walkers = Walkers(shop.server.dsn())
+    await shop.execute(*language.tables)
+    walkers = Walkers(shop, language)
     async with asyncio.TaskGroup() as group:
         for first in range(0, 400, 100):
             group.create_task(walkers.walk(first))
         try:
-            for run in range(1, RUNS + 1):
+            for run in range(1, runs + 1):
                 if run % KILLED_EVERY == 0:
-                    await killed(shop, s3_faults, prefect_faults)
+                    await killed(shop, s3, prefect)
                 else:
                     await extracted(shop)
         finally:
             walkers.stopping = True
     await asyncio.sleep(1.1)  # a window ends on a whole second
-    await extracted(shop)
+    # One after the other: nothing is held back by what another one does.
+    for parameters in await streams(shop):
+        await extract(**parameters)
 
     found = {name: await rows(shop, f"{shop.name}-{name}") for name in TABLES_AND_CURSORS}
-    assert min(len(commits) for commits in found.values()) > RUNS / 2
+    assert min(len(commits) for commits in found.values()) > runs / 2
     assert_versions_rise(found["walks"], walkers.committed)
     assert_each_once(found["steps"], walkers.committed)
     assert_each_once(found["stamps"], walkers.committed)
+
+
+async def test_postgres(shop: Shop, s3_faults: FaultProxy, prefect_faults: FaultProxy) -> None:
+    """No row is passed over, and none comes twice."""
+    await race(shop, POSTGRES, RUNS, s3_faults, prefect_faults)
+
+
+@pytest.fixture
+def to_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows end where the oldest transaction began: these writers' transactions do not begin late."""
+    monkeypatch.setattr(bounds, "LATE_SECONDS", 0)
+
+
+@pytest.mark.usefixtures("to_the_second")
+async def test_mysql(mysql_shop: MySQLShop, s3_faults: FaultProxy, prefect_faults: FaultProxy) -> None:
+    """Nor on MySQL and MariaDB."""
+    await race(mysql_shop, MYSQL, RUNS, s3_faults, prefect_faults)
+
+
+@pytest.mark.usefixtures("to_the_second")
+async def test_mysql_through_the_public_api(
+    mysql_shop: MySQLShop, s3_faults: FaultProxy, prefect_faults: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor where rows are read through aiomysql's public API."""
+    monkeypatch.setattr(wire, "unusable", lambda _connection: "aiomysql 9 has no _reader")
+    await race(mysql_shop, MYSQL, SLOW_RUNS, s3_faults, prefect_faults)
 
 
 def assert_versions_rise(commits: list[list[dict[str, str]]], committed: dict[int, set[int]]) -> None:

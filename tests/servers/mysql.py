@@ -203,6 +203,11 @@ class MySQLServer:
     def is_mariadb(self) -> bool:
         return self.flavour == "MariaDB"
 
+    @property
+    def deep_recursion(self) -> str:
+        """The statement after which a recursive query may count to a million."""
+        return f"SET @@{'max_recursive_iterations' if self.is_mariadb else 'cte_max_recursion_depth'} = 1000000"
+
     def arguments(self, *, tls: bool = False) -> dict[str, Any]:
         """For `aiomysql.connect`, in autocommit; with `tls` the certificate and the host name are verified."""
         context = ssl.create_default_context(cafile=self.authority) if tls else None
@@ -312,8 +317,14 @@ def started(flavour: Flavour) -> Iterator[MySQLServer]:
     if url := os.environ.get(VARIABLES[flavour]):
         yield _given(flavour, url)
         return
+    with _started(flavour) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _started(flavour: Flavour, *options: str) -> Iterator[MySQLServer]:
     with data_folder(flavour.lower()) as folder:
-        instance = Instance(flavour, folder)
+        instance = Instance(flavour, folder, *options)
         authority = instance.create("tester", "secret")
         try:
             instance.start()
@@ -332,6 +343,23 @@ def started(flavour: Flavour) -> Iterator[MySQLServer]:
             )
         finally:
             instance.kill()  # its data goes with it, so nothing is asked
+
+
+@contextlib.asynccontextmanager
+async def replica_of(server: MySQLServer) -> AsyncIterator[MySQLServer]:
+    """A server of the same kind that applies what is written to this one from now on; removed at the end."""
+    word = "MASTER" if server.is_mariadb else "SOURCE"
+    ((file, position, *_),) = await server.fetch(f"SHOW {'MASTER' if server.is_mariadb else 'BINARY LOG'} STATUS")
+    place = {"HOST": f"'{server.host}'", "PORT": server.port, "LOG_FILE": f"'{file}'", "LOG_POS": position}
+    account = {"USER": f"'{server.user}'", "PASSWORD": f"'{server.password}'"}
+    how = {"SSL": 1, "SSL_CA": f"'{server.authority}'", "CONNECT_RETRY": 1}
+    asked = ", ".join(f"{word}_{name} = {value}" for name, value in {**place, **account, **how}.items())
+    with _started(server.flavour, "--server-id=2") as replica:
+        if server.is_mariadb:
+            await replica.execute(f"CHANGE MASTER TO {asked}, MASTER_USE_GTID = no", "START REPLICA")
+        else:
+            await replica.execute(f"CHANGE REPLICATION SOURCE TO {asked}", "START REPLICA")
+        yield replica
 
 
 def _given(flavour: Flavour, url: str) -> MySQLServer:

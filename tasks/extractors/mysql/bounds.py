@@ -4,7 +4,9 @@ A row's cursor value is given when it is written and becomes visible when its tr
 later. Reading up to the highest value in sight therefore loses rows. Two ways close the gap:
 
 * a **time** cursor is held back to the start of the oldest transaction or writing statement in flight: NOW() is the
-  start of its statement, and both are later than that;
+  start of its statement. InnoDB knows a transaction only once a statement reaches it, and a statement that has to wait
+  for a lock on the table before that is older than its transaction: so one that has written counts as begun some
+  seconds earlier (`LATE_SECONDS`);
 * any **other** cursor (an AUTO_INCREMENT column, say) reads no further than the highest value seen *before* waiting until
   all transactions that were writing at that moment have ended: who comes later draws a higher value.
 
@@ -26,12 +28,19 @@ from pymysql.constants import ER
 
 from blocks.errors import ConfigurationError
 from tasks.extractors.mysql.describe import Field
+from tasks.extractors.mysql.replica import is_replica
 from tasks.extractors.mysql.select import Bound
 from tasks.extractors.mysql.session import Session
 from tasks.extractors.mysql.sql import number_of
 
 WRITERS_SECONDS = 10.0
 """How long a plan waits for transactions that are writing."""
+
+LATE_SECONDS = 10.0
+"""How long the first statement of a transaction may have waited before InnoDB began to count.
+
+Our own locks (see `snapshot`) hold statements up for three seconds at most, each.
+"""
 
 # The server shows innodb_trx from a cache that it renews once nobody has looked for 0.1 s.
 _CACHE_SECONDS = 0.15
@@ -82,7 +91,7 @@ async def time_bound(session: Session, field: Field, zone: str, lag: timedelta) 
 
     It is cut to the whole second: stamps that a column's precision or an application cut are still not below it.
     """
-    notes = [_REPLICA] if await _is_replica(session) else []
+    notes = [_REPLICA] if await is_replica(session.rows) else []
     now = int(float(await session.value("SELECT UNIX_TIMESTAMP(NOW(6))") or 0))
     seen = await _seen(session)
     if seen is None:
@@ -102,7 +111,7 @@ async def time_bound(session: Session, field: Field, zone: str, lag: timedelta) 
 
 async def value_bound(session: Session, highest: str) -> Bound:
     """The highest value in sight (``highest`` is the query for it), once all who may have drawn a lower one are done."""
-    notes = [_REPLICA] if await _is_replica(session) else []
+    notes = [_REPLICA] if await is_replica(session.rows) else []
     value = await session.value(highest)
     left = await _wait_for(session, prepared_only=False)
     if left is None:
@@ -114,12 +123,15 @@ async def value_bound(session: Session, highest: str) -> Bound:
 
 async def _seen(session: Session) -> timedelta | None:
     """How long ago the oldest transaction or writing statement in flight began; None where the user may not know."""
+    # In this order: a statement that ends in between has reached InnoDB, so its transaction is seen, or is committed.
+    statement = await _oldest_statement(session)
     found = await _transactions(session)
     if found is None:
         return None
     transactions, own = found
-    ages = [own.started - other.started for other in transactions if other.thread]
-    return max([timedelta(0), *ages, await _oldest_statement(session)])
+    late = timedelta(seconds=LATE_SECONDS)
+    ages = [own.started - other.started + late * other.writes for other in transactions if other.thread]
+    return max([timedelta(0), statement, *ages])
 
 
 async def _oldest_statement(session: Session) -> timedelta:
@@ -192,12 +204,6 @@ def _held_back(left: set[str]) -> str:
         "rows of theirs would be passed over. The next run tries again; if they are forgotten, end them (KILL; for prepared "
         "ones see XA RECOVER)"
     )
-
-
-async def _is_replica(session: Session) -> bool:
-    rows = await session.rows("SHOW PROCESSLIST")
-    applies = any(row[1] == "system user" for row in rows)
-    return applies or await session.value("SELECT @@GLOBAL.read_only") == "1"
 
 
 # -- the clock of the cursor ------------------------------------------------------------------------------------------

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
+from ipaddress import ip_address
+from uuid import UUID
 
-from tasks.extractors.mysql.describe import BINARIES, DATES, INTEGERS, STRINGS, Field
+from tasks.extractors.mysql.describe import ADDRESSES, BINARIES, DATES, INTEGERS, STRINGS, Field
 
 _STEPS = 16
 
@@ -23,8 +25,16 @@ _CODECS = {
 }  # fmt: skip
 _ASCII = [chr(code) for code in range(0x20, 0x7F)]
 
-CUTTABLE = INTEGERS | STRINGS | BINARIES - {"vector"} | DATES | {"decimal", "year"}
-"""Types of key columns that slices can be bounded by."""
+# The bytes of a UUID in the order MariaDB compares them in: versions 1 to 5 (and not the later ones) by the node, by the
+# clock's sequence, and last by the lowest digits of the time.
+_NODE_FIRST = (10, 11, 12, 13, 14, 15, 8, 9, 6, 7, 4, 5, 0, 1, 2, 3)
+
+CUTTABLE = INTEGERS | STRINGS | BINARIES - {"vector"} | DATES | ADDRESSES | {"decimal", "year", "uuid"}
+"""Types of key columns that slices can be bounded by.
+
+Not FLOAT and DOUBLE, whose text is not always the value that is stored, nor ENUM and SET, which sort by their numbers and
+are compared by their texts.
+"""
 
 
 def between(field: Field, low: str, high: str) -> list[str]:
@@ -37,6 +47,11 @@ def between(field: Field, low: str, high: str) -> list[str]:
         found = _dates(low, high)
     elif field.kind in BINARIES:
         found = _bytes(bytes.fromhex(low), bytes.fromhex(high))
+    elif field.kind == "uuid":
+        found = _uuids(UUID(low).bytes, UUID(high).bytes)
+    elif field.kind in ADDRESSES:
+        address = type(ip_address(low))
+        found = [str(address(int(value))) for value in _integers(int(address(low)), int(address(high)))]
     else:
         found = _strings(low, high, _CODECS.get(field.charset or ""))
     return list(dict.fromkeys([*found, high]))
@@ -69,6 +84,20 @@ def _bytes(low: bytes, high: bytes) -> list[str]:
     last = high[prefix] if prefix < len(high) else 255
     steps = [first + (last - first) * step // _STEPS for step in range(1, _STEPS + 1)]
     return [(high[:prefix] + bytes([step])).hex() for step in dict.fromkeys(steps) if step > first]
+
+
+def _uuids(low: bytes, high: bytes) -> list[str]:
+    found: list[str] = []
+    for like in (low, high):
+        order = _NODE_FIRST if 1 <= like[6] >> 4 <= 5 else range(16)
+        first, last = sorted(int.from_bytes(bytes(end[n] for n in order)) for end in (low, high))
+        for value in _integers(first, last):
+            octets = dict(zip(order, int(value).to_bytes(16), strict=True))
+            # Of the same version and variant, or the server would look for it elsewhere.
+            octets[6] = like[6] & 0xF0 | octets[6] & 0x0F
+            octets[8] = like[8] & 0xC0 | octets[8] & 0x3F
+            found.append(str(UUID(bytes=bytes(octets[n] for n in range(16)))))
+    return found
 
 
 def _strings(low: str, high: str, codec: str | None) -> list[str]:

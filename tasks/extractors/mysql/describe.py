@@ -24,6 +24,8 @@ INTEGERS = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint"})
 STRINGS = frozenset({"char", "varchar", "tinytext", "text", "mediumtext", "longtext"})
 BINARIES = frozenset({"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "vector"})
 DATES = frozenset({"date", "datetime", "timestamp"})
+ADDRESSES = frozenset({"inet4", "inet6"})
+"""MariaDB's, as is ``uuid``."""
 _GEOMETRIES = frozenset(
     {"geometry", "point", "linestring", "polygon", "geometrycollection", "geomcollection"}
     | {"multipoint", "multilinestring", "multipolygon"}

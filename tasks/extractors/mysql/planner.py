@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -11,10 +11,16 @@ from tasks.extractors import cuts
 from tasks.extractors.contract import Partition, Plan, ReadOptions
 from tasks.extractors.durations import duration
 from tasks.extractors.mysql import bounds, literals, slices
+from tasks.extractors.mysql.candidates import CUTTABLE
 from tasks.extractors.mysql.describe import DATES, INTEGERS, STRINGS, Field
 from tasks.extractors.mysql.select import Bound, Select, Subject
 from tasks.extractors.mysql.session import Session
 from tasks.extractors.position import NEEDS_CURSOR, null_cursor_error, number, position, value_after
+
+_ONE_PARTITION = (
+    "read in one partition: {}. Add a key that begins with numbers, strings, bytes, dates, UUIDs or addresses; for a view or "
+    "query name a cursor column to cut by its values"
+)
 
 _NUMBERS = INTEGERS | {"decimal", "year"}
 
@@ -81,7 +87,7 @@ class Planner:
     def _warn_of_ties(self, cursor: Field) -> None:
         if not self._select.relation.is_table or self._window.lookback:
             return
-        unique = any(i.unique and i.columns == 1 and i.fields[0] == cursor for i in self._indexes)
+        unique = any(i.unique and i.columns == 1 and i.fields == (cursor,) for i in self._indexes)
         if not unique:
             self._notes.append(
                 f"the cursor {cursor.column.name} has no unique index: a row that is given an already read value later "
@@ -133,24 +139,21 @@ class Planner:
         along = self._along(cursor) if window.high is not None else None
         if cursor is not None and along is not None:
             return slices.cursor_ranges(window.low, await self._inner_values(cursor, along, window, count), window.high)
-        key = next((index for index in self._indexes if index.unique and not index.nullable), None)
-        if key is not None:
+        keys = [index for index in self._indexes if index.unique and not index.nullable]
+        if key := next((index for index in keys if index.fields), None):
             inner = await slices.Cutter(self._session, self._select.relation, key).bounds(count)
             return slices.key_ranges(key, inner, window.low, window.high)
         if cursor is not None and not self._select.relation.is_table and self._options.partitions > 1:
             return slices.cursor_ranges(window.low, await self._quantiles(cursor, window, count), window.high)
-        self._notes.append(
-            "read in one partition: there is no primary key, or unique key without NULLs, whose values could be told apart "
-            "(numbers, strings, bytes, dates). Add one; for a view or query name a cursor column to cut by its values"
-        )
+        self._notes.append(_uncut(keys))
         return whole
 
     def _along(self, cursor: Field | None) -> slices.Index | None:
         """An index that begins with the cursor."""
-        return next((index for index in self._indexes if index.fields[0] == cursor), None)
+        return next((index for index in self._indexes if index.fields[:1] == (cursor,)), None)
 
     async def _inner_values(self, cursor: Field, index: slices.Index, window: _Window, count: int) -> list[str]:
-        alone = slices.Index(index.name, (cursor,), index.unique, index.nullable, index.columns)
+        alone = replace(index, fields=(cursor,))
         limits = [f"{cursor.quoted} IS NOT NULL", *self._select.between(cursor, window.low, window.high)]
         found = await slices.Cutter(self._session, self._select.relation, alone, limits).bounds(count)
         values = [await self._as_cursor(cursor, point[0]) for point in found]
@@ -167,3 +170,14 @@ class Planner:
         found = [str(row[0]) for row in await self._session.rows(statement)]
         # The last is the end of the window itself.
         return list(dict.fromkeys(found))[:-1]
+
+
+def _uncut(keys: list[slices.Index]) -> str:
+    """Why there is one partition, of a table with these keys."""
+    if not keys:
+        return _ONE_PARTITION.format("there is no primary key, or unique key without NULLs")
+    first = keys[0].first
+    what = f"the beginnings of {first.column.type}" if first.kind in CUTTABLE else first.column.type
+    return _ONE_PARTITION.format(
+        f"the key {keys[0].name} begins with {first.column.name}, and tables are not cut by {what}"
+    )

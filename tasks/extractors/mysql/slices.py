@@ -42,10 +42,12 @@ class Index:
 
     name: str
     fields: tuple[Field, ...]
+    """May be empty."""
     unique: bool
     nullable: bool
     columns: int
     """How many columns it has in all."""
+    first: Field
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Segment:
 
 
 async def indexes(session: Session, relation: Relation) -> list[Index]:
-    """The indexes of a table that can bound slices, the primary key first; none of a view or query."""
+    """The indexes of a table, the primary key first; none of a view or query."""
     if not relation.is_table:
         return []
     rows = await session.rows(_INDEXES.format(text(relation.schema), text(relation.name)))
@@ -72,8 +74,8 @@ async def indexes(session: Session, relation: Relation) -> list[Index]:
                 break
             fields.append(field)
         nullable = any(part[4] == "YES" for part in parts)
-        if fields:
-            found.append(Index(name, tuple(fields), parts[0][1] == "0", nullable, len(parts)))
+        first = relation.field(str(parts[0][2]), "index")
+        found.append(Index(name, tuple(fields), parts[0][1] == "0", nullable, len(parts), first))
     return found
 
 

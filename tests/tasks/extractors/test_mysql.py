@@ -49,7 +49,7 @@ class Table:
     async def add(self, count: int) -> None:
         last = await self.count()  # an INSERT … SELECT leaves gaps in what AUTO_INCREMENT gives
         await self.server.execute(
-            f"SET @@{'max_recursive_iterations' if self.server.is_mariadb else 'cte_max_recursion_depth'} = 100000",
+            self.server.deep_recursion,
             f"""INSERT INTO `Odd ``Names` (id, note, updated_at)
                 WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
                 SELECT {last} + i, ELT(1 + i % 6, NULL, '', 'a "quote", and\na line', 'ünï✓', '\\\\N', 'plain'),

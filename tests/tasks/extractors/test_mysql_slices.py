@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -17,14 +17,22 @@ from tasks.extractors.mysql.source import MySQLTable
 from tests.contract import Row, collected, parsed
 from tests.servers.mysql import MySQLServer, connected
 from tests.tasks.extractors.test_mysql import block_of
-from tests.tasks.extractors.test_mysql_windows import _NUMBERS, _recursion
+from tests.windows import NUMBERS
 
 _SOAK = bool(os.environ.get("HEADRACE_SOAK"))
 
 
+@pytest.fixture
+async def mariadb_database(mariadb_server: MySQLServer) -> AsyncIterator[MySQLServer]:
+    """An empty database of this test's own, on MariaDB."""
+    created = await mariadb_server.create_database()
+    yield created
+    await created.drop()
+
+
 async def filled(server: MySQLServer, create: str, *inserts: str) -> MySQLTable:
     """A table called t."""
-    await server.execute(create, f"SET @@{_recursion(server)} = 1000000", *inserts, "ANALYZE TABLE t")
+    await server.execute(create, server.deep_recursion, *inserts, "ANALYZE TABLE t")
     return MySQLTable(connection=block_of(server), table="t")
 
 
@@ -47,7 +55,7 @@ def check(slices: Sequence[Sequence[Row]], rows: int, most: float) -> None:
 
 async def test_snowflake_ids(mysql_database: MySQLServer) -> None:
     """Dense clusters of 64-bit ids, far apart and with outliers, are cut by their rows, not by their range."""
-    numbers = _NUMBERS.format(5_000)
+    numbers = NUMBERS.format(5_000)
     source = await filled(
         mysql_database,
         "CREATE TABLE t (id BIGINT UNSIGNED PRIMARY KEY, pad CHAR(60) DEFAULT 'x')",
@@ -62,12 +70,12 @@ async def test_snowflake_ids(mysql_database: MySQLServer) -> None:
 
 async def test_a_composite_key_with_one_large_tenant(mysql_database: MySQLServer) -> None:
     """Where one value of the first column has most of the rows, the next columns cut it."""
-    numbers = _NUMBERS.format(9_000)
+    numbers = NUMBERS.format(9_000)
     source = await filled(
         mysql_database,
         "CREATE TABLE t (tenant INT, day DATE, n INT, pad CHAR(60) DEFAULT 'x', PRIMARY KEY (tenant, day, n))",
         f"INSERT INTO t (tenant, day, n) {numbers} 7, '2026-01-01' + INTERVAL i % 90 DAY, i FROM n",
-        f"INSERT INTO t (tenant, day, n) {_NUMBERS.format(500)} i + 7, '2026-01-01', i FROM n",
+        f"INSERT INTO t (tenant, day, n) {NUMBERS.format(500)} i + 7, '2026-01-01', i FROM n",
     )
     slices, _ = await sliced(source, 6)
     assert len(slices) == 6
@@ -88,7 +96,7 @@ async def test_string_keys(mysql_database: MySQLServer, column: str) -> None:
     source = await filled(
         mysql_database,
         f"CREATE TABLE t (id {column} PRIMARY KEY, pad CHAR(60) DEFAULT 'x')",
-        f"INSERT INTO t (id) {_NUMBERS.format(8_000)} LEFT(SHA2(i, 256), 32) FROM n",
+        f"INSERT INTO t (id) {NUMBERS.format(8_000)} LEFT(SHA2(i, 256), 32) FROM n",
         "INSERT INTO t (id) VALUES (''), ('Zürich'), ('österreich'), ('a''b\\\\c\"')",
     )
     slices, _ = await sliced(source, 4)
@@ -101,11 +109,79 @@ async def test_dates_and_decimals_are_keys(mysql_database: MySQLServer) -> None:
     source = await filled(
         mysql_database,
         "CREATE TABLE t (at DATETIME(3), amount DECIMAL(20,4), PRIMARY KEY (at, amount))",
-        f"INSERT INTO t {_NUMBERS.format(6_000)} '2026-01-01' + INTERVAL i DIV 3 SECOND, i / 3 FROM n",
+        f"INSERT INTO t {NUMBERS.format(6_000)} '2026-01-01' + INTERVAL i DIV 3 SECOND, i / 3 FROM n",
     )
     slices, _ = await sliced(source, 4)
     assert len(slices) == 4
     check(slices, 6_000, 1.8)
+
+
+_UUID = (
+    "CONCAT_WS('-', LEFT({0}, 8), MID({0}, 9, 4), CONCAT('{1}', MID({0}, 14, 3)), CONCAT('8', MID({0}, 18, 3)), "
+    "MID({0}, 21, 12))"
+)
+_HASH = "SHA2(i, 256)"
+_TIME = f"CONCAT(LPAD(HEX(1700000000000 + i), 12, '0'), {_HASH})"
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("UUID", [_UUID.format(_HASH, 4)]),
+        ("UUID", [_UUID.format(_TIME, 7)]),
+        ("UUID", ["UUID()"]),  # version 1
+        ("UUID", [_UUID.format(_HASH, 4), _UUID.format(_TIME, 7)]),
+        ("INET6", ["CONCAT_WS(':', '2001:db8', HEX(i), HEX(i * 7), '', '1')", "CONCAT('::ffff:10.0.', i DIV 256, '.', i % 256)"]),
+        ("INET4", ["CONCAT('10.', i % 200, '.', i DIV 256, '.', i % 256)"]),
+    ],
+)  # fmt: skip
+async def test_keys_that_mariadb_alone_has(mariadb_database: MySQLServer, column: str, values: list[str]) -> None:
+    """UUIDs of every version, and mixed, and addresses: the server sorts them in its own way."""
+    source = await filled(
+        mariadb_database,
+        f"CREATE TABLE t (id {column}, n INT, pad CHAR(60) DEFAULT 'x', PRIMARY KEY (id, n))",
+        *(f"INSERT INTO t (id, n) {NUMBERS.format(6_000)} {value}, i FROM n" for value in values),
+    )
+    slices, _ = await sliced(source, 4)
+    assert len(slices) == 4
+    check(slices, 6_000 * len(values), 1.8)
+
+
+async def test_a_uuid_is_a_cursor(mariadb_database: MySQLServer) -> None:
+    """UUIDs that grow with time bound a window, which is cut along their index."""
+    source = await filled(
+        mariadb_database,
+        "CREATE TABLE t (id UUID PRIMARY KEY, pad CHAR(60) DEFAULT 'x')",
+        f"INSERT INTO t (id) {NUMBERS.format(4_000)} {_UUID.format(_TIME, 7)} FROM n",
+    )
+    options = ReadOptions(mode="incremental", partitions=4)
+    async with source.model_copy(update={"cursor": "id"}).open(options) as extractor:
+        plan = await extractor.plan(None)
+        assert (len(plan.partitions), len(await collected(extractor, plan))) == (4, 4_000)
+        assert (await extractor.plan(plan.until)).partitions == ()
+
+
+@pytest.mark.parametrize(
+    ("column", "part", "told"),
+    [
+        ("FLOAT", "kind", "float"),
+        ("DOUBLE", "kind", "double"),
+        ("ENUM('1', '2')", "kind", "enum('1','2')"),
+        ("TEXT", "kind(3)", "the beginnings of text"),
+    ],
+)
+async def test_keys_that_are_not_cut(mysql_database: MySQLServer, column: str, part: str, told: str) -> None:
+    """A key that begins with a type whose text says too little is read in one piece, and the plan names it."""
+    source = await filled(
+        mysql_database,
+        f"CREATE TABLE t (kind {column}, id INT, PRIMARY KEY ({part}, id))",
+        f"INSERT INTO t {NUMBERS.format(3_000)} '1', i FROM n",
+    )
+    slices, plan = await sliced(source, 4)
+    assert [len(s) for s in slices] == [3_000]
+    assert f"the key PRIMARY begins with kind, and tables are not cut by {told}. Add" in " ".join(plan.notes)
+    await mysql_database.execute("ALTER TABLE t ADD UNIQUE (id)")
+    assert len((await sliced(source, 4))[0]) == 4
 
 
 async def test_without_a_key_there_is_one_slice(mysql_database: MySQLServer) -> None:
@@ -113,7 +189,7 @@ async def test_without_a_key_there_is_one_slice(mysql_database: MySQLServer) -> 
     source = await filled(
         mysql_database,
         "CREATE TABLE t (id INT UNIQUE NULL, flag ENUM('a', 'b'))",
-        f"INSERT INTO t {_NUMBERS.format(2_000)} i, 'a' FROM n",
+        f"INSERT INTO t {NUMBERS.format(2_000)} i, 'a' FROM n",
         "INSERT INTO t VALUES (NULL, 'b'), (NULL, 'b')",
     )
     slices, plan = await sliced(source, 4)
@@ -141,7 +217,7 @@ async def test_the_sum_is_exact_while_others_transfer(mysql_database: MySQLServe
     await filled(
         mysql_database,
         "CREATE TABLE t (id INT PRIMARY KEY, amount INT NOT NULL, pad CHAR(100) DEFAULT 'x')",
-        f"INSERT INTO t (id, amount) {_NUMBERS.format(rows)} i, 100 FROM n",
+        f"INSERT INTO t (id, amount) {NUMBERS.format(rows)} i, 100 FROM n",
     )
     account = await mysql_database.create_user(*grants)
     stop = asyncio.Event()
@@ -197,7 +273,7 @@ async def test_without_a_lock_one_connection_reads(mysql_database: MySQLServer) 
     await filled(
         mysql_database,
         "CREATE TABLE t (id INT PRIMARY KEY, amount INT NOT NULL)",
-        f"INSERT INTO t {_NUMBERS.format(4_000)} i, 100 FROM n",
+        f"INSERT INTO t {NUMBERS.format(4_000)} i, 100 FROM n",
     )
     account = await mysql_database.create_user("SELECT ON {database}.*")
     async with MySQLTable(connection=block_of(account), table="t").open(ReadOptions(partitions=4)) as extractor:
@@ -213,7 +289,7 @@ async def test_a_lock_is_not_waited_for_long(mysql_database: MySQLServer, monkey
     source = await filled(
         mysql_database,
         "CREATE TABLE t (id INT PRIMARY KEY)",
-        f"INSERT INTO t {_NUMBERS.format(4_000)} i FROM n",
+        f"INSERT INTO t {NUMBERS.format(4_000)} i FROM n",
     )
     monkeypatch.setattr("tasks.extractors.mysql.snapshot.LOCK_SECONDS", 1)
     account = await mysql_database.create_user("SELECT, LOCK TABLES ON {database}.*")
@@ -231,7 +307,7 @@ async def test_a_lock_is_not_waited_for_long(mysql_database: MySQLServer, monkey
 async def test_a_server_that_is_full_is_read_by_fewer(mysql_database: MySQLServer) -> None:
     """An account that may have few connections reads with those it gets, and is told."""
     await filled(
-        mysql_database, "CREATE TABLE t (id INT PRIMARY KEY)", f"INSERT INTO t {_NUMBERS.format(4_000)} i FROM n"
+        mysql_database, "CREATE TABLE t (id INT PRIMARY KEY)", f"INSERT INTO t {NUMBERS.format(4_000)} i FROM n"
     )
     account = await mysql_database.create_user("ALL PRIVILEGES ON {database}.*", "RELOAD ON *.*")
     await mysql_database.execute(f"ALTER USER '{account.user}'@'%' WITH MAX_USER_CONNECTIONS 3")
@@ -289,7 +365,7 @@ async def test_partitioned_tables_and_conditions(mysql_database: MySQLServer) ->
     await filled(
         mysql_database,
         "CREATE TABLE t (id INT, kind INT, PRIMARY KEY (id, kind)) PARTITION BY HASH (kind) PARTITIONS 4",
-        f"INSERT INTO t {_NUMBERS.format(6_000)} i, i % 7 FROM n",
+        f"INSERT INTO t {NUMBERS.format(6_000)} i, i % 7 FROM n",
     )
     source = MySQLTable(connection=block_of(mysql_database), table="t", where="kind = 1 OR kind = 2 -- of seven")
     slices, _ = await sliced(source, 3)

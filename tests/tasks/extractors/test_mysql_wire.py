@@ -23,7 +23,7 @@ from tasks.extractors.mysql.source import MySQLQuery, MySQLTable
 from tests.servers.faults import TcpProxy
 from tests.servers.mysql import MySQLServer
 from tests.tasks.extractors.test_mysql import block_of
-from tests.tasks.extractors.test_mysql_windows import _NUMBERS, _recursion
+from tests.windows import NUMBERS
 
 csv.field_size_limit(1 << 30)
 
@@ -49,8 +49,8 @@ async def big(server: MySQLServer, rows: int = 60_000) -> MySQLTable:
     """A table of about 20 MB: more than sockets and buffers hold."""
     await server.execute(
         "CREATE TABLE big (id INT PRIMARY KEY, pad VARCHAR(400) NOT NULL)",
-        f"SET @@{_recursion(server)} = 1000000",
-        f"INSERT INTO big {_NUMBERS.format(rows)} i, REPEAT(CHAR(97 + i % 26), 330) FROM n",
+        server.deep_recursion,
+        f"INSERT INTO big {NUMBERS.format(rows)} i, REPEAT(CHAR(97 + i % 26), 330) FROM n",
     )
     return MySQLTable(connection=block_of(server), table="big")
 

@@ -1,0 +1,63 @@
+"""What is taken for a replica, and what is not."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tasks.extractors.mysql.replica import is_replica
+from tasks.extractors.mysql.session import Session
+from tests.servers.mysql import MySQLServer, replica_of
+from tests.tasks.extractors.test_mysql import block_of
+
+
+async def _taken_for_one(server: MySQLServer) -> bool:
+    session = await Session.open(block_of(server))
+    try:
+        return await is_replica(session.rows)
+    finally:
+        session.close()
+
+
+async def test_a_server_that_applies_what_another_writes(mysql_database: MySQLServer) -> None:
+    """A replica that may be written to is told from its source, which sends it the log and has an event scheduler."""
+    await mysql_database.execute("SET GLOBAL event_scheduler = ON")
+    try:
+        async with replica_of(mysql_database) as replica:
+            written = await mysql_database.create_database()
+            async with asyncio.timeout(100):
+                while not await replica.fetch(f"SHOW DATABASES LIKE '{written.database}'"):
+                    await asyncio.sleep(0.1)
+            await written.drop()
+            users = {row[1] for row in await mysql_database.fetch("SHOW PROCESSLIST")}
+            assert "event_scheduler" in users
+            assert await replica.fetch_value("SELECT @@GLOBAL.read_only") in (0, "OFF")
+            assert (await _taken_for_one(mysql_database), await _taken_for_one(replica)) == (False, True)
+            await replica.execute("STOP REPLICA")
+            assert not await _taken_for_one(replica)
+    finally:
+        await mysql_database.execute("SET GLOBAL event_scheduler = DEFAULT")
+
+
+@pytest.mark.parametrize(
+    ("command", "read_only", "taken_for_one"),
+    [
+        ("Daemon", "0", False),  # MariaDB 10: InnoDB's purge
+        ("Daemon", "OFF", False),
+        ("Daemon", 1, True),
+        ("Daemon", "NO_LOCK_NO_ADMIN", True),  # MariaDB 12
+        ("Slave_SQL", 0, True),
+        ("Connect", "0", True),
+        ("Sleep", "0", True),  # Galera: nothing to apply just now
+    ],
+)
+async def test_processes_of_the_system(command: str, read_only: str | int, taken_for_one: bool) -> None:
+    """A daemon of the server's own applies nothing; whatever else runs under its name does."""
+
+    async def rows(statement: str) -> list[tuple[object, ...]]:
+        if "read_only" in statement:
+            return [(read_only,)]
+        return [("1", "system user", None, None, command, None, "", None), ("7", "reader", "", "shop", "Query", "0")]
+
+    assert await is_replica(rows) is taken_for_one

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.flows.conftest import Shop
+from tests.flows.shops import Shop
 from tests.servers.faults import Call, FaultProxy, Request
 
 PART: dict[str, Any] = {"method": "PUT", "path": "/data/", "query": "partNumber"}

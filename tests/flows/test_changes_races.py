@@ -17,7 +17,7 @@ import aiomysql
 import pytest
 
 from flows.extract import extract
-from tests.flows.test_changes import META, ChangesShop, Row, assert_replays
+from tests.flows.changes import META, ChangesShop, Row, assert_replays
 from tests.flows.test_kills import STEPS, kill_at
 from tests.servers.faults import FaultProxy, TcpProxy
 from tests.servers.mysql import connected
@@ -71,9 +71,7 @@ class Writer:
 
     async def _know(self, cursor: Any) -> None:
         """What is there: after a connection was lost nobody knows how its last transaction ended."""
-        await cursor.execute(
-            f"SELECT id, counter FROM orders WHERE id BETWEEN {self.first} AND {self.first + 99_999}"
-        )
+        await cursor.execute(f"SELECT id, counter FROM orders WHERE id BETWEEN {self.first} AND {self.first + 99_999}")
         self._rows = {int(row[0]): int(row[1]) for row in await cursor.fetchall()}
         self._next = max([self.first + self._next, *self._rows]) - self.first + 1
 
@@ -233,7 +231,9 @@ async def test_every_change_comes_once(
     async with connected(shop.mysql) as connection, connection.cursor() as cursor:
         for writer in writers:
             await writer.decide(cursor)
-    await extract(**parameters)
+    # The plan of a run that was killed ends where the log ended then.
+    for _ in range(2):
+        await extract(**parameters)
 
     assert all(writer.written > RUNS for writer in writers)
     await assert_replays(shop, "orders")

@@ -22,7 +22,7 @@ from blocks.watermark import Watermark
 from flows import demo_shop
 from flows.deployments import read
 from tasks.commits import Commit, CommitLog
-from tests.flows.conftest import Shop
+from tests.flows.shops import Shop
 from tests.servers.faults import Call, FaultProxy, Request
 
 ROOT = Path(__file__).parent.parent.parent

@@ -17,7 +17,7 @@ from flows.sweep import sweep
 from tasks import leftovers
 from tasks.commits import CommitLog
 from tasks.state import rewind, set_position
-from tests.flows.conftest import Shop
+from tests.flows.shops import Shop
 from tests.servers.faults import (
     Call,
     Delay,

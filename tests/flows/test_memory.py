@@ -7,7 +7,7 @@ import json
 import os
 import sys
 
-from tests.flows.conftest import Shop
+from tests.flows.shops import Shop
 from tests.servers.support import say
 
 SOAK = bool(os.environ.get("HEADRACE_SOAK"))

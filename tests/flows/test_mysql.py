@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.flows.conftest import ROWS, MySQLShop
+from tests.flows.shops import ROWS, MySQLShop
 from tests.servers.faults import TcpProxy
 from tests.tasks.extractors.test_mysql import block_of
 

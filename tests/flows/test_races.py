@@ -18,7 +18,7 @@ import pytest
 from flows.extract import extract
 from flows.extract_all import Stream, extract_all
 from tasks.extractors.mysql import bounds, wire
-from tests.flows.conftest import MySQLShop, Shop
+from tests.flows.shops import MySQLShop, Shop
 from tests.flows.test_kills import STEPS, kill_at
 from tests.servers.faults import FaultProxy
 from tests.windows import Execute

@@ -167,9 +167,9 @@ class ChangesExtractor:
         partitions: list[Partition] = []
         notes: list[str] = []
         rows = size = 0
-        for number, (schema, name) in enumerate(await self._tables.found(control)):
+        for schema, name in await self._tables.found(control):
             plan = await self._of_table(control, blank, schema, name)
-            partitions += [_slice(number, schema, name, each) for each in plan.partitions]
+            partitions += [_slice(n, schema, name, each) for n, each in enumerate(plan.partitions, len(partitions))]
             notes += [f"{schema}.{name}: {note}" for note in plan.notes]
             rows, size = rows + (plan.estimated_rows or 0), size + (plan.estimated_bytes or 0)
         if self._snapshot is not None:
@@ -285,6 +285,7 @@ def _instant() -> str:
 
 
 def _slice(number: int, schema: str, name: str, partition: Partition) -> Partition:
+    """``number`` is the slice's own among those of all tables: its rows' positions have it."""
     slug = re.sub(r"[^a-z0-9]+", "-", f"{schema}-{name}".lower()).strip("-")
     return Partition(
         name=f"{slug}-{partition.name}",

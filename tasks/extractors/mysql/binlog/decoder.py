@@ -58,7 +58,12 @@ class Records:
     """CSV: `LEADING` and the columns of the table."""
     count: int
     absent: frozenset[str]
-    """Columns that some record's image did not hold: they are named in its ``_unchanged``, and written as NULL."""
+    """Columns that some record's image did not hold: they are named in its ``_unchanged``, and written as NULL.
+
+    In an update they are what they were. In an event of insertions, which has some under ``binlog_row_image=MINIMAL``,
+    they have the column's default, which is not in the log. In a deletion followed by the insertion of the row under
+    another key, the insertion has what the row had before.
+    """
 
 
 @dataclass(frozen=True)
@@ -207,12 +212,12 @@ class Decoder:
                 row = at
                 nulls = data[at : at + width]
                 at, line = (known(nulls) or make(Mode.LINE, nulls))(data, view, at + width)
-                add(f"{begin}{len(lines):08d}{middle}{line}")
+                add(line)
         except FAILURES as error:
             raise self._failed(image, data, row, error) from error
         if at != end:
             raise self._failed(image, data, row, None)
-        return self._made(lines, image.absent)
+        return self._made([f"{begin}{place:08d}{middle}{line}" for place, line in enumerate(lines)], image.absent)
 
     def _updates(self, event: _Event, head: Head) -> Records:
         before, after = event.before, event.after

@@ -109,7 +109,12 @@ _ENTRIES = (_Structs("BH"), _Structs("BI"))
 class _Members(dict[bytes, tuple[str, ...]]):
     """The keys of an object as they stand before their values. Most documents of a column have the same."""
 
-    MOST = 1 << 12
+    _MOST = 1 << 12
+
+    def keep(self, identity: bytes, keys: tuple[str, ...]) -> None:
+        if len(self) >= self._MOST:
+            self.clear()
+        self[identity] = keys
 
 
 _members = _Members()
@@ -131,10 +136,11 @@ def _object(raw: bytes, view: str, large: int, start: int) -> str:
     identity = raw[first:values] + raw[begin:end]
     known = _members.get(identity)
     if known is None:
-        known = _keys(raw, view, keys.unpack_from(raw, first), start)
-        if len(_members) >= _Members.MOST:
-            _members.clear()
-        _members[identity] = known
+        places = keys.unpack_from(raw, first)
+        known = _keys(raw, view, places, start)
+        # Always so in what MySQL writes, also where it has removed a member in place.
+        if begin <= start + min(places[::2]) and start + max(map(add, places[::2], places[1::2])) <= end:
+            _members.keep(identity, known)
     return "{" + ", ".join(map(add, known, texts)) + "}"
 
 

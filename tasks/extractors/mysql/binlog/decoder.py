@@ -99,7 +99,7 @@ class Decoder:
     ) -> None:
         if len(columns) != len(table_map.columns):
             raise UndecodableError(f"{table_map.name}: {len(columns)} columns, and {len(table_map.columns)} in the log")
-        self._table = table_map.name
+        self._table, self._flavour = table_map.name, table_map.flavour
         self._columns = tuple(columns)
         pairs = zip(table_map.columns, columns, strict=True)
         null = _view(dialect.null)
@@ -117,7 +117,7 @@ class Decoder:
 
     def _layout(self, mapped: MappedColumn, column: LogColumn, dialect: CsvDialect, zero_dates: ZeroDates) -> Layout:
         try:
-            return layout(mapped, column, dialect, zero_dates)
+            return layout(mapped, column, dialect, zero_dates, self._flavour)
         except FAILURES as error:
             raise UndecodableError(
                 f"{self._table}, column {column.name}: {column.type} (in the log {mapped.code.name}"

@@ -246,7 +246,9 @@ class _Source:
         special = " or ".join(f"{character!r} in {variable}" for character in ',"\n\r')
         return [
             f"if {special}: {variable}='\"'+{variable}.replace('\"','\"\"')+'\"'",
-            f"elif {variable}==NULL: {variable}='\"'+NULL+'\"'",
+            f"elif {variable}==NULL: {variable}='\"'+NULL+'\"'"
+            if self._writing.null
+            else f"elif not {variable}: {variable}='\"\"'",
         ]
 
     def _result(self) -> str:

@@ -235,13 +235,16 @@ class Decoder:
         return self._made(updates.lines, updates.absent)
 
     def _check_generated(self, event: _Event, absent: Sequence[int]) -> None:
-        """MariaDB, which is known by its version of the event, keeps generated columns out of its updates, changed or not."""
+        """MariaDB 11.8 keeps generated columns out of updates, changed or not, and 10.11 virtual ones out of MINIMAL images.
+
+        That it is MariaDB its version of the event tells; what MySQL leaves out has not changed.
+        """
         lost = [self._columns[place].name for place in absent if self._columns[place].generated]
         if event.version == 1 and lost:
             names = ", ".join(lost)
             raise UndecodableError(
-                f"{self._table}, column {names}: generated columns are not in the log of an update on MariaDB; leave them "
-                f"out (field columns: {', '.join('-' + name for name in lost)})"
+                f"{self._table}, column {names}: generated columns are not in the log of an update on this MariaDB; leave "
+                f"them out (field columns: {', '.join('-' + name for name in lost)})"
             )
 
     def _begin(self, operation: str, head: Head) -> str:

@@ -72,7 +72,8 @@ def laid_out(scientific: str) -> bytes:
 
 
 def _positional(figures: str, point: int) -> str:
-    if point > _MOST_DIGITS or point <= -_MOST_ZEROS:
+    # Of a number as large as that the exponent would save no digit where some stand behind the point.
+    if (point > _MOST_DIGITS and len(figures) <= point) or point <= -_MOST_ZEROS:
         mantissa = figures[0] + ("." + figures[1:] if figures[1:] else "")
         return f"{mantissa}e{point - 1}"
     if point <= 0:

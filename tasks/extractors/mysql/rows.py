@@ -36,7 +36,7 @@ _NULL_LENGTH = 0xFB
 _WIDE = {0xFC: 2, 0xFD: 3}
 """First byte of a longer length → bytes that follow. 0xFE, eight bytes, occurs in packets of 16 MiB only."""
 
-_PLAIN_CHARACTERS = frozenset(b"0123456789+-.:e ")
+_PLAIN_CHARACTERS = frozenset(b"0123456789abcdef+-.: ")  # a BINARY is written as hex, and is plain too
 _SPECIAL = re.compile(rb'[,"\n\r]')
 
 

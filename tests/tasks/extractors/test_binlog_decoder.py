@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
@@ -14,7 +15,7 @@ from tests.servers.mysql import MySQLServer, connected
 from tests.tasks.extractors.binlog import decoded, described, logged, metadata, replayed, snapshot
 from tests.tasks.extractors.test_mysql_types import values_of
 
-_DIALECTS = [CsvDialect(), CsvDialect(null=r"\N", binary="base64"), CsvDialect(null="1")]
+_DIALECTS = [CsvDialect(), CsvDialect(null=r"\N", binary="base64"), CsvDialect(null="1"), CsvDialect(null="00ff0000")]
 _HOSTILE = "SET SESSION sql_mode = 'ALLOW_INVALID_DATES', time_zone = '+05:30'"
 
 
@@ -89,13 +90,14 @@ def _moment(digits: int, first: int, last: int, zeros: bool) -> st.SearchStrateg
 _ANY = st.characters(exclude_categories=["Cs"])
 _WORDS = st.text(st.sampled_from('abcü€🙂 ,"\n\r\\N1'), max_size=20) | st.text(_ANY, max_size=20)
 _FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False).map(repr)
-_DOUBLES = st.floats(allow_nan=False, allow_infinity=False).map(repr)
+# The second and third are about where the servers begin to write an exponent.
+_REALS = st.floats(allow_nan=False, allow_infinity=False) | st.floats(1e13, 1e18) | st.floats(1e-17, 1e-12)
+_DOUBLES = _REALS.map(repr)
 _VALUES = ["a", "ü,b", "it''s", '"q"', "", "x\\\\y", "l\\nf", "c\\rr"]
 _LISTED = ",".join(f"'{value}'" for value in _VALUES)
 _OF_SET = ",".join(f"'{n}é'" for n in range(20))
 
 _INTEGERS = {"TINYINT": 8, "SMALLINT": 16, "MEDIUMINT": 24, "INT": 32, "BIGINT": 64}
-_CHARSETS_WITHOUT = {"binary"}
 STRATEGIES: dict[str, st.SearchStrategy[str]] = {
     **{kind: _numbers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for kind, bits in _INTEGERS.items()},
     **{f"{kind} UNSIGNED": _numbers(0, 2**bits - 1) for kind, bits in _INTEGERS.items()},
@@ -145,8 +147,6 @@ _JSON = st.recursive(
 
 
 def _json_literal(value: Any) -> str:
-    import json
-
     return f"CONVERT(_utf8mb4 x'{json.dumps(value, ensure_ascii=False).encode().hex()}' USING utf8mb4)"
 
 

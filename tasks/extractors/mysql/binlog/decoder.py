@@ -58,7 +58,12 @@ class Records:
     """CSV: `LEADING` and the columns of the table."""
     count: int
     absent: frozenset[str]
-    """Columns that some record's image did not hold: they are named in its ``_unchanged``, and written as NULL."""
+    """Columns that some record's image did not hold: they are named in its ``_unchanged``, and written as NULL.
+
+    In an update they are what they were. In an event of insertions, which has some under ``binlog_row_image=MINIMAL``,
+    they have the column's default, which is not in the log. In a deletion followed by the insertion of the row under
+    another key, the insertion has what the row had before.
+    """
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ class Decoder:
     ) -> None:
         if len(columns) != len(table_map.columns):
             raise UndecodableError(f"{table_map.name}: {len(columns)} columns, and {len(table_map.columns)} in the log")
-        self._table = table_map.name
+        self._table, self._flavour = table_map.name, table_map.flavour
         self._columns = tuple(columns)
         pairs = zip(table_map.columns, columns, strict=True)
         null = _view(dialect.null)
@@ -112,7 +117,7 @@ class Decoder:
 
     def _layout(self, mapped: MappedColumn, column: LogColumn, dialect: CsvDialect, zero_dates: ZeroDates) -> Layout:
         try:
-            return layout(mapped, column, dialect, zero_dates)
+            return layout(mapped, column, dialect, zero_dates, self._flavour)
         except FAILURES as error:
             raise UndecodableError(
                 f"{self._table}, column {column.name}: {column.type} (in the log {mapped.code.name}"
@@ -207,12 +212,12 @@ class Decoder:
                 row = at
                 nulls = data[at : at + width]
                 at, line = (known(nulls) or make(Mode.LINE, nulls))(data, view, at + width)
-                add(f"{begin}{len(lines):08d}{middle}{line}")
+                add(line)
         except FAILURES as error:
             raise self._failed(image, data, row, error) from error
         if at != end:
             raise self._failed(image, data, row, None)
-        return self._made(lines, image.absent)
+        return self._made([f"{begin}{place:08d}{middle}{line}" for place, line in enumerate(lines)], image.absent)
 
     def _updates(self, event: _Event, head: Head) -> Records:
         before, after = event.before, event.after
@@ -230,13 +235,16 @@ class Decoder:
         return self._made(updates.lines, updates.absent)
 
     def _check_generated(self, event: _Event, absent: Sequence[int]) -> None:
-        """MariaDB, which is known by its version of the event, keeps generated columns out of its updates, changed or not."""
+        """MariaDB 11.8 keeps generated columns out of updates, changed or not, and 10.11 virtual ones out of MINIMAL images.
+
+        That it is MariaDB its version of the event tells; what MySQL leaves out has not changed.
+        """
         lost = [self._columns[place].name for place in absent if self._columns[place].generated]
         if event.version == 1 and lost:
             names = ", ".join(lost)
             raise UndecodableError(
-                f"{self._table}, column {names}: generated columns are not in the log of an update on MariaDB; leave them "
-                f"out (field columns: {', '.join('-' + name for name in lost)})"
+                f"{self._table}, column {names}: generated columns are not in the log of an update on this MariaDB; leave "
+                f"them out (field columns: {', '.join('-' + name for name in lost)})"
             )
 
     def _begin(self, operation: str, head: Head) -> str:

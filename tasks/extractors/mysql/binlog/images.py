@@ -109,14 +109,11 @@ class Image:
             if place in self._keys:
                 key.append(view[start:at])
         found = [texts.get(place) for place in writing.places]
-        bytes_of_key = "".join(key)
-        results = {
-            Mode.LINE: (at, writing.line(found)),
-            Mode.KEY: (at, bytes_of_key),
-            Mode.KEYED: (at, writing.line(found), bytes_of_key),
-            Mode.TEXTS: (at, found, bytes_of_key),
-        }
-        return results[mode]
+        if mode is Mode.LINE:
+            return at, writing.line(found)
+        if mode is Mode.KEY:
+            return at, "".join(key)
+        return at, writing.line(found) if mode is Mode.KEYED else found, "".join(key)
 
     def _value(self, place: int, data: bytes, at: int) -> tuple[str, int]:
         layout = self._writing.layouts[place]
@@ -249,7 +246,9 @@ class _Source:
         special = " or ".join(f"{character!r} in {variable}" for character in ',"\n\r')
         return [
             f"if {special}: {variable}='\"'+{variable}.replace('\"','\"\"')+'\"'",
-            f"elif {variable}==NULL: {variable}='\"'+NULL+'\"'",
+            f"elif {variable}==NULL: {variable}='\"'+NULL+'\"'"
+            if self._writing.null
+            else f"elif not {variable}: {variable}='\"\"'",
         ]
 
     def _result(self) -> str:

@@ -30,7 +30,6 @@ _NUMBERS = {
     )
 }
 _REAL = struct.Struct("<d").unpack_from
-_SIZES = (struct.Struct("<HH").unpack_from, struct.Struct("<II").unpack_from)
 _PLACES = (struct.Struct("<H").unpack_from, struct.Struct("<I").unpack_from)
 
 # Field types in an opaque value.
@@ -41,18 +40,20 @@ def json_text(raw: bytes) -> str:
     """The text of a JSON column's value, as a view; ValueError, LookupError or struct.error for what is none."""
     if not raw:
         return "null"  # what a column that was added NOT NULL has in the rows of before
-    return _value(raw, raw.decode("latin-1"), raw[0], 1)
+    kind = raw[0]
+    if kind <= _LARGE_ARRAY and 1 + _PLACES[kind & 1](raw, 5 if kind & 1 else 3)[0] > len(raw):
+        raise ValueError("JSON that is cut off")
+    return _value(raw, raw.decode("latin-1"), kind, 1)
 
 
 def _value(raw: bytes, view: str, kind: int, at: int) -> str:
     """The text of the value of this type that begins at ``at``."""
+    if kind == _SMALL_OBJECT:
+        return _small_object(raw, view, at)
+    if kind == _SMALL_ARRAY:
+        return _small_array(raw, view, at)
     if kind == _STRING:
         return encode_basestring(_counted(raw, view, at))
-    if kind <= _LARGE_OBJECT:
-        return _object(raw, view, kind, at)
-    if kind <= _LARGE_ARRAY:
-        members, head = _container(raw, at, kind - _SMALL_ARRAY)
-        return "[" + ", ".join(_values(raw, view, members, at, at + head, kind - _SMALL_ARRAY)) + "]"
     if kind in _NUMBERS:
         return str(_NUMBERS[kind](raw, at)[0])
     if kind == _LITERAL:
@@ -62,6 +63,8 @@ def _value(raw: bytes, view: str, kind: int, at: int) -> str:
         return text if "." in text or "e" in text else text + ".0"
     if kind == _OPAQUE:
         return _opaque(raw, view, at)
+    if kind in (_LARGE_OBJECT, _LARGE_ARRAY):
+        return _large(raw, view, kind, at)
     raise ValueError(f"JSON of type {kind}")
 
 
@@ -80,12 +83,7 @@ def _counted(raw: bytes, view: str, at: int) -> str:
     return view[at : at + length]
 
 
-def _container(raw: bytes, at: int, large: int) -> tuple[int, int]:
-    """How many members an array or object has, and how many bytes say so."""
-    members, size = _SIZES[large](raw, at)
-    if at + size > len(raw):
-        raise ValueError("JSON that is cut off")
-    return members, 8 if large else 4
+# -- small ones, which all that have less than 64 KiB are: the faster for being written out ----------------------------
 
 
 class _Structs(dict[int, struct.Struct]):
@@ -101,79 +99,107 @@ class _Structs(dict[int, struct.Struct]):
         return found
 
 
-# Of small and large containers: offset and length of a key; type of a value, and itself or its offset.
-_KEYS = (_Structs("HH"), _Structs("IH"))
-_ENTRIES = (_Structs("BH"), _Structs("BI"))
+_KEYS = _Structs("HH")
+"""Offset and length of each key."""
+_ENTRIES = _Structs("BH")
+"""Type of each value, and itself or its offset."""
+
+_MOST_TEMPLATES = 1 << 12
+_templates: dict[bytes, str] = {}
+"""Objects without their values: most documents of a column have the same keys."""
 
 
-class _Members(dict[bytes, tuple[str, ...]]):
-    """The keys of an object as they stand before their values. Most documents of a column have the same."""
-
-    MOST = 1 << 12
-
-
-_members = _Members()
-
-
-def _object(raw: bytes, view: str, large: int, start: int) -> str:
+def _small_object(raw: bytes, view: str, start: int) -> str:
     """Places of the keys, values or their places, the keys, and then the values that have no room among the places."""
-    members, head = _container(raw, start, large)
+    members = raw[start] | raw[start + 1] << 8
     if not members:
         return "{}"
-    keys = _KEYS[large][members]
-    first = start + head
-    values = first + keys.size
-    texts = _values(raw, view, members, start, values, large)
-    begin = values + _ENTRIES[large][members].size
-    (last,) = _PLACES[large](raw, values - (6 if large else 4))
-    end = start + last + raw[values - 2] + (raw[values - 1] << 8)
-    # Where they lie and what they are says it all, and is found faster than they are looked at one by one.
+    first = start + 4
+    values = first + 4 * members
+    begin = values + 3 * members
+    end = start + (raw[values - 4] | raw[values - 3] << 8) + (raw[values - 2] | raw[values - 1] << 8)
+    # Where the keys lie and what they are says it all, and is found faster than they are looked at one by one.
     identity = raw[first:values] + raw[begin:end]
-    known = _members.get(identity)
-    if known is None:
-        known = _keys(raw, view, keys.unpack_from(raw, first), start)
-        if len(_members) >= _Members.MOST:
-            _members.clear()
-        _members[identity] = known
-    return "{" + ", ".join(map(add, known, texts)) + "}"
+    template = _templates.get(identity)
+    if template is None:
+        places = _KEYS[members].unpack_from(raw, first)
+        template = "{" + ", ".join([key.replace("%", "%%") + "%s" for key in _keys(raw, view, places, start)]) + "}"
+        # Always so in what MySQL writes, also where it has removed a member in place.
+        if begin <= start + min(places[::2]) and start + max(map(add, places[::2], places[1::2])) <= end:
+            if len(_templates) >= _MOST_TEMPLATES:
+                _templates.clear()
+            _templates[identity] = template
+    return template % tuple(_small_values(raw, view, members, start, values))
 
 
-def _keys(raw: bytes, view: str, places: tuple[int, ...], start: int) -> tuple[str, ...]:
+def _keys(raw: bytes, view: str, places: tuple[int, ...], start: int) -> list[str]:
+    """Keys as they stand before their values."""
     keys = []
     for offset, length in zip(places[::2], places[1::2], strict=True):
         at = start + offset
         if at + length > len(raw):
             raise ValueError("JSON that is cut off")
         keys.append(encode_basestring(view[at : at + length]) + ": ")
-    return tuple(keys)
+    return keys
 
 
-def _values(raw: bytes, view: str, members: int, start: int, at: int, large: int) -> list[str]:
-    entries = _ENTRIES[large][members].unpack_from(raw, at)
-    texts, total = [], len(raw)
-    for kind, value in zip(entries[::2], entries[1::2], strict=True):
+def _small_array(raw: bytes, view: str, start: int) -> str:
+    return "[" + ", ".join(_small_values(raw, view, raw[start] | raw[start + 1] << 8, start, start + 4)) + "]"
+
+
+def _small_values(raw: bytes, view: str, members: int, start: int, at: int) -> list[str]:
+    entries = iter(_ENTRIES[members].unpack_from(raw, at))
+    texts: list[str] = []
+    put, total = texts.append, len(raw)
+    for kind, value in zip(entries, entries):  # noqa: B905 - two of one; a keyword would cost a tenth
         if kind == _STRING:
-            place = start + value
-            length = raw[place]
-            place += 1
+            place = start + value + 1
+            length = raw[place - 1]
             if length < 128 and place + length <= total:
-                texts.append(encode_basestring(view[place : place + length]))
+                put(encode_basestring(view[place : place + length]))
             else:
-                texts.append(_value(raw, view, kind, place - 1))
+                put(_value(raw, view, kind, place - 1))
         elif kind == _INT16:
-            value &= 0xFFFF
-            texts.append(str(value - 0x10000 if value > 0x7FFF else value))
+            put(str(value - 0x10000 if value > 0x7FFF else value))
         elif kind == _UINT16:
-            texts.append(str(value & 0xFFFF))
+            put(str(value))
         elif kind == _LITERAL:
-            texts.append(_LITERALS[value & 0xFF])
-        elif large and kind == _UINT32:
-            texts.append(str(value))
-        elif large and kind == _INT32:
-            texts.append(str(value - 0x100000000 if value > 0x7FFFFFFF else value))
+            put(_LITERALS[value & 0xFF])
+        elif kind == _SMALL_ARRAY:
+            put(_small_array(raw, view, start + value))
+        elif kind == _SMALL_OBJECT:
+            put(_small_object(raw, view, start + value))
         else:
-            texts.append(_value(raw, view, kind, start + value))
+            put(_value(raw, view, kind, start + value))
     return texts
+
+
+# -- large ones -------------------------------------------------------------------------------------------------------
+
+_LARGE_SIZES = struct.Struct("<II").unpack_from
+_LARGE_KEY = struct.Struct("<IH")
+_LARGE_ENTRY = struct.Struct("<BI")
+
+
+def _large(raw: bytes, view: str, kind: int, start: int) -> str:
+    """The same with offsets of four bytes, which numbers of four bytes have room in too."""
+    members, size = _LARGE_SIZES(raw, start)
+    if start + size > len(raw):
+        raise ValueError("JSON that is cut off")
+    at = start + 8
+    keys: list[str] = []
+    if kind == _LARGE_OBJECT:
+        places = [place for n in range(members) for place in _LARGE_KEY.unpack_from(raw, at + n * _LARGE_KEY.size)]
+        keys = _keys(raw, view, tuple(places), start)
+        at += members * _LARGE_KEY.size
+    texts = []
+    for entry in range(at, at + members * _LARGE_ENTRY.size, _LARGE_ENTRY.size):
+        value, place = _LARGE_ENTRY.unpack_from(raw, entry)
+        is_here = value in (_LITERAL, _INT16, _UINT16, _INT32, _UINT32)
+        texts.append(_value(raw, view, value, entry + 1 if is_here else start + place))
+    if kind == _LARGE_ARRAY:
+        return "[" + ", ".join(texts) + "]"
+    return "{" + ", ".join(map(add, keys, texts)) + "}"
 
 
 def _opaque(raw: bytes, view: str, at: int) -> str:

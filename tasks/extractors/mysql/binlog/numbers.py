@@ -9,6 +9,7 @@ from functools import lru_cache
 from tasks.extractors.mysql.binlog.layouts import Inline, Layout
 from tasks.extractors.mysql.binlog.table_map import Code
 from tasks.extractors.mysql.forms import laid_out, single
+from tasks.extractors.mysql.sql import Flavour
 
 INTEGERS = {
     Code.TINY: ("b", 1),
@@ -41,13 +42,16 @@ def _single(value: float) -> str:
     return single(repr(value).encode()).decode()
 
 
-def real(code: Code) -> Layout:
+def real(code: Code, flavour: Flavour) -> Layout:
     form, size, text = ("f", 4, _single) if code is Code.FLOAT else ("d", 8, double)
     unpack = struct.Struct(f"<{form}").unpack
-    inline = Inline(
-        form, shown="{REAL(@)}" if code is Code.DOUBLE else "{SINGLE(@)}", needs={"REAL": double, "SINGLE": _single}
+    name = "REAL" if code is Code.DOUBLE else "SINGLE"
+    if flavour == "MariaDB":  # it stores -0, and shows it as 0
+        inline = Inline(form, shown=f"{{{name}(@ or 0.)}}", needs={name: text})
+        return Layout(lambda raw: text(unpack(raw)[0] or 0.0), size=size, inline=inline)
+    return Layout(
+        lambda raw: text(unpack(raw)[0]), size=size, inline=Inline(form, shown=f"{{{name}(@)}}", needs={name: text})
     )
-    return Layout(lambda raw: text(*unpack(raw)), size=size, inline=inline)
 
 
 _MOST_DIGITS = 65
@@ -141,7 +145,7 @@ def _written_out(how: _Decimal) -> Inline:
     left, terms = sum(digits for _, (_, _, digits) in groups[: how.before]), []
     for place, (_, _, digits) in groups[: how.before]:
         left -= digits
-        terms.append(f"@{place}*{10**left}")
+        terms.append(f"@{place}*{10**left}" if left else f"@{place}")
     fraction = "".join(f"{{@{place}:0{digits}d}}" for place, (_, _, digits) in groups[how.before :])
     shown = "{@s}{" + ("+".join(terms) or "0") + "}" + (f".{fraction}" if fraction else "")
     return Inline(f"{how.size}s", steps=steps, shown=shown, needs={"INT": int.from_bytes})

@@ -211,7 +211,7 @@ def _laid_out(where: str, codes: Sequence[Code], metadata: _Reader, nulls: bytes
         nullable = bool(nulls[place // 8] >> place % 8 & 1)
         if code is Code.STRING:
             code, pair = _string(where, told)
-        elif code in (Code.VARCHAR, Code.VARCHAR_COMPRESSED):
+        elif code in (Code.VARCHAR, Code.VARCHAR_COMPRESSED, Code.VAR_STRING):
             pair = (int.from_bytes(told, "little"), 0)
         else:
             pair = (told[0] if told else 0, told[1] if len(told) == 2 else 0)

@@ -14,7 +14,8 @@ from tasks.extractors.mysql.binlog.columns import LogColumn
 from tasks.extractors.mysql.binlog.layouts import Inline, Layout
 from tasks.extractors.mysql.binlog.table_map import Code
 
-_MEMO_MOST = 1 << 16
+# More than the seconds of a day.
+_MEMO_MOST = 1 << 17
 
 
 class _Memo(dict[int, str]):

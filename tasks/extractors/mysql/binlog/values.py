@@ -21,16 +21,19 @@ from tasks.extractors.mysql.binlog.numbers import INTEGERS, decimal, integer, re
 from tasks.extractors.mysql.binlog.table_map import Code, MappedColumn
 from tasks.extractors.mysql.binlog.times import TIMES, old_time
 from tasks.extractors.mysql.describe import ZeroDates
+from tasks.extractors.mysql.sql import Flavour
 
 
-def layout(mapped: MappedColumn, column: LogColumn, dialect: CsvDialect, zero_dates: ZeroDates) -> Layout:
+def layout(
+    mapped: MappedColumn, column: LogColumn, dialect: CsvDialect, zero_dates: ZeroDates, flavour: Flavour
+) -> Layout:
     """How a column is read; LookupError for what cannot be."""
     zero = dialect.null if zero_dates == "null" else None
     code = mapped.code
     if code in INTEGERS:
         return integer(code, column.unsigned)
     if code in (Code.FLOAT, Code.DOUBLE):
-        return real(code)
+        return real(code, flavour)
     if code is Code.NEWDECIMAL:
         return decimal(*mapped.metadata)
     if code in (Code.TIME, Code.DATETIME, Code.TIMESTAMP):

@@ -1,0 +1,136 @@
+"""Positions of change streams that are lost are told, with the choices; those that can be found are gone on from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from blocks.errors import ConfigurationError, PositionLost
+from flows.follow import follow
+from tests.flows.changes import ChangesShop, assert_replays
+
+ADD = "INSERT INTO orders (id, counter) VALUES ({0}, 1)"
+
+
+async def logs(shop: ChangesShop) -> list[str]:
+    """The files of the log, the oldest first."""
+    return [str(row[0]) for row in await shop.mysql.fetch("SHOW BINARY LOGS")]
+
+
+async def test_a_purged_log_is_told(changes_shop: ChangesShop) -> None:
+    """Where the log was purged past the position the run stops, and names the ways out; the watermark stays."""
+    await changes_shop.execute(ADD.format(1))
+    await changes_shop.capture()
+    await changes_shop.execute(ADD.format(2), "FLUSH BINARY LOGS", "FLUSH BINARY LOGS", ADD.format(3))
+    await changes_shop.execute(f"PURGE BINARY LOGS TO '{(await logs(changes_shop))[-1]}'")
+    with pytest.raises(PositionLost, match=r"not in the log any more.*new snapshot.*start: now.*by hand"):
+        await changes_shop.capture()
+    assert len(await changes_shop.commits()) == 1
+
+
+async def test_a_log_that_was_begun_anew_is_told(changes_shop: ChangesShop) -> None:
+    """After RESET the same file and place may be there again, with other transactions."""
+    await changes_shop.execute(ADD.format(1))
+    await changes_shop.capture()
+    old = (
+        changes_shop.mysql.is_mariadb
+        or int((await changes_shop.mysql.fetch("SELECT VERSION()"))[0][0].split(".")[0]) < 8
+    )
+    await changes_shop.execute("RESET MASTER" if old else "RESET BINARY LOGS AND GTIDS")
+    for number in range(2, 60):
+        await changes_shop.execute(ADD.format(number))
+    with pytest.raises(PositionLost, match="Choose: read everything anew"):
+        await changes_shop.capture()
+
+
+@pytest.mark.parametrize("start", ["yesterday", "binlog:4", "nowhere.000001:4"])
+async def test_a_start_that_is_no_place_is_refused(changes_shop: ChangesShop, start: str) -> None:
+    """The field is named."""
+    with pytest.raises(ConfigurationError, match=r"field start"):
+        await changes_shop.capture(snapshot=False, start=start)
+
+
+async def test_changes_from_now_on(changes_shop: ChangesShop) -> None:
+    """Without a snapshot the first run sets the position, and brings nothing."""
+    await changes_shop.execute(ADD.format(1))
+    first = await changes_shop.capture(snapshot=False)
+    await changes_shop.execute(ADD.format(2), "UPDATE orders SET counter = 2 WHERE id = 1")
+    second = await changes_shop.capture(snapshot=False)
+    assert (first["sequence"], first["rows"], second["sequence"], second["rows"]) == (1, 0, 2, 2)
+
+
+async def test_tables_that_are_not_there_are_told(changes_shop: ChangesShop) -> None:
+    """A pattern that fits nothing is a mistake."""
+    with pytest.raises(ConfigurationError, match=r"field tables: 'oders'"):
+        await changes_shop.capture(tables=["orders", "oders"])
+
+
+async def test_images_without_all_columns(changes_shop: ChangesShop) -> None:
+    """What the log does not have is named in the record and in the commit, and is not taken for NULL."""
+    await changes_shop.execute("INSERT INTO orders (id, counter, note) VALUES (1, 1, 'kept')")
+    await changes_shop.capture()
+    await changes_shop.execute(
+        "SET SESSION binlog_row_image = 'MINIMAL'", "UPDATE orders SET counter = 2 WHERE id = 1", "DELETE FROM orders"
+    )
+    await changes_shop.capture()
+    rows = (await changes_shop.changes())["orders"]
+    assert [(row["_op"], row["_unchanged"]) for row in rows[1:]] == [
+        ("U", '["note","at"]'),
+        ("D", '["counter","note","at"]'),
+    ]
+    (entry,) = (await changes_shop.commits())[-1].entries
+    assert entry.unchanged == ("at", "counter", "note")
+
+
+async def test_compressed_transactions(changes_shop: ChangesShop) -> None:
+    """Transactions and events that a server compresses are read like all others."""
+    await changes_shop.execute(ADD.format(1))
+    await changes_shop.capture()
+    mariadb = changes_shop.mysql.is_mariadb
+    switch = "SET GLOBAL log_bin_compress = {}" if mariadb else "SET SESSION binlog_transaction_compression = {}"
+    more = ["SET GLOBAL log_bin_compress_min_len = 10"] if mariadb else []
+    await changes_shop.execute(
+        *more,
+        switch.format("ON"),
+        "INSERT INTO orders (id, counter, note) VALUES (2, 1, REPEAT('a', 5000)), (3, 1, REPEAT('b', 5000))",
+        "UPDATE orders SET counter = counter + 1",
+        "DELETE FROM orders WHERE id = 2",
+        switch.format("OFF"),
+    )
+    await changes_shop.capture()
+    await assert_replays(changes_shop)
+
+
+async def test_tables_that_are_altered(changes_shop: ChangesShop) -> None:
+    """Each shape of a table has an object of its own, whose columns the commit tells."""
+    await changes_shop.execute(ADD.format(1))
+    await changes_shop.capture()
+    await changes_shop.execute(
+        ADD.format(2),
+        "ALTER TABLE orders ADD COLUMN more VARCHAR(20) DEFAULT 'x'",
+        ADD.format(3),
+        "ALTER TABLE orders RENAME COLUMN more TO less, DROP COLUMN note",
+        ADD.format(4),
+    )
+    await changes_shop.capture()
+    entries = (await changes_shop.commits())[-1].entries
+    shapes = [[column.name for column in entry.columns][4:] for entry in entries]
+    assert sorted(shapes) == sorted(
+        [["id", "counter", "note", "at"], ["id", "counter", "note", "at", "more"], ["id", "counter", "at", "less"]]
+    )
+    rows = {row["id"]: row for row in (await changes_shop.changes())["orders"]}
+    assert (rows["3"]["more"], rows["4"]["less"]) == ("x", "x")
+
+
+async def test_following(changes_shop: ChangesShop) -> None:
+    """`follow` commits again and again, none larger than it may be, and stops when it is time."""
+    await changes_shop.execute(*(ADD.format(number) for number in range(1, 6)))
+    await changes_shop.capture()
+    await changes_shop.execute(*(ADD.format(number) for number in range(6, 31)))
+    parameters = await changes_shop.save()
+    parameters["source"]["tables"] = ["orders", "items"]
+    told: Any = await follow(**parameters, every=0.2, commit_rows=10, stop_after=8)
+    assert (told["commits"], told["rows"]) == (3, 25)
+    assert [commit.rows for commit in await changes_shop.commits()] == [5, 10, 10, 5]
+    await assert_replays(changes_shop)

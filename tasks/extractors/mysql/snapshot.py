@@ -70,12 +70,17 @@ class Snapshot:
             session.close()
 
 
-async def take(block: MySQL, control: Session, relations: Sequence[Relation], count: int) -> Snapshot:
-    """A snapshot of these for ``count`` readers at once; for one where the server gives no lock, with a note that says so."""
+async def take(
+    block: MySQL, control: Session, relations: Sequence[Relation], count: int, *, placed: bool = False
+) -> Snapshot:
+    """A snapshot of these for ``count`` readers at once; for one where the server gives no lock, with a note that says so.
+
+    ``placed``: its exact place in the log is wanted, which takes a lock for a single reader, too.
+    """
     sessions: list[Session] = []
     try:
         full = await _open(block, count, sessions)
-        one = len(sessions) == 1
+        one = len(sessions) == 1 and not placed
         snapshot = await _alone(control, sessions) if one else await _together(control, relations, sessions)
         snapshot.notes += full
     except BaseException:

@@ -25,7 +25,7 @@ from tasks.extractors.mysql.binlog.server import LogServer, choices
 from tasks.extractors.mysql.binlog.statements import Table
 from tasks.extractors.mysql.binlog.tables import Tables
 from tasks.extractors.mysql.binlog.window import Window as LogWindow
-from tasks.extractors.mysql.describe import Writing, ZeroDates
+from tasks.extractors.mysql.describe import Field, Writing, ZeroDates
 from tasks.extractors.mysql.describe import table as described
 from tasks.extractors.mysql.forms import Form
 from tasks.extractors.mysql.planner import Planner
@@ -65,6 +65,7 @@ class ChangesExtractor:
         self._snapshot: snapshot.Snapshot | None = None
         self._plan_id: str | None = None
         self._selects: dict[Table, Select] = {}
+        self._is_mariadb = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -90,6 +91,7 @@ class ChangesExtractor:
         position = log_position(since)
         control = await Session.open(self._subject.block)
         try:
+            self._is_mariadb = control.is_mariadb
             server = await LogServer.of(control)
             blank = Plan(id=uuid.uuid4().hex, mode="changes", asked=self.asked, since=since)
             if position is not None:
@@ -170,13 +172,15 @@ class ChangesExtractor:
         for schema, name in await self._tables.found(control):
             plan = await self._of_table(control, blank, schema, name)
             partitions += [_slice(n, schema, name, each) for n, each in enumerate(plan.partitions, len(partitions))]
-            notes += [f"{schema}.{name}: {note}" for note in plan.notes]
+            notes += [
+                f"{schema}.{name}: {note}" for note in (*plan.notes, *self._left_out(self._selects[schema, name]))
+            ]
             rows, size = rows + (plan.estimated_rows or 0), size + (plan.estimated_bytes or 0)
         if self._snapshot is not None:
             self._snapshot.close()
         count = min(max(1, len(partitions)), self._options.parallel)
         relations = [select.relation for select in self._selects.values()]
-        taken = self._snapshot = await snapshot.take(self._subject.block, control, relations, count)
+        taken = self._snapshot = await snapshot.take(self._subject.block, control, relations, count, placed=True)
         self._plan_id = blank.id
         until = await self._place_of(taken, server)
         return blank.model_copy(
@@ -190,6 +194,14 @@ class ChangesExtractor:
                 "statement": f"a snapshot of {len(relations)} table(s), then the binary log from {until}",
             }
         )
+
+    def _in_the_log(self, select: Select) -> tuple[Field, ...]:
+        """Columns that the log has: MariaDB leaves generated ones out of its updates."""
+        return tuple(field for field in select.relation.fields if not (field.generated and self._is_mariadb))
+
+    def _left_out(self, select: Select) -> list[str]:
+        names = [field.column.name for field in select.relation.fields if field not in self._in_the_log(select)]
+        return [f"generated columns are not in MariaDB's log and are left out: {', '.join(names)}"] if names else []
 
     async def _of_table(self, control: Session, blank: Plan, schema: str, name: str) -> Plan:
         quoted = qualified(schema, name)
@@ -255,7 +267,7 @@ class ChangesExtractor:
             raise SnapshotLost("the snapshot went with the run that took it")
         table, number = (str(lower["schema"]), str(lower["table"])), int(str(lower["number"]))
         select = self._selects[table]
-        fields = select.relation.fields
+        fields = self._in_the_log(select)
         output = output_of(*table, tuple(field.column for field in fields))
         until = log_position(plan.until)
         assert until is not None  # noqa: S101

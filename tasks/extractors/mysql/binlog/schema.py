@@ -19,6 +19,9 @@ from tasks.extractors.mysql.binlog.transactions import Statement
 from tasks.extractors.mysql.describe import Relation, ZeroDates
 from tasks.extractors.mysql.sql import Flavour
 
+_WRITES = frozenset({23, 30, 166, 169})
+"""Rows events of INSERT."""
+
 
 @dataclass(frozen=True)
 class _Shape:
@@ -71,8 +74,10 @@ class Shapes:
         if table not in self._tables:
             return None
         columns = log_columns(table_map, self._relations.get(table))
-        decoder = Decoder(table_map, columns, self._dialects.csv, self._dialects.zero_dates)
-        return _Shape(table, output_of(*table, tuple(column.column for column in columns)), decoder)
+        written = [column for column in columns if not (column.generated and self._dialects.flavour == "MariaDB")]
+        names = [column.name for column in written]
+        decoder = Decoder(table_map, columns, self._dialects.csv, self._dialects.zero_dates, names=names)
+        return _Shape(table, output_of(*table, tuple(column.column for column in written)), decoder)
 
     def records(self, event: Event, committed_at: str, position: str) -> tuple[Output, Records] | None:
         """The records of a rows event; None where its table is not followed."""
@@ -85,6 +90,11 @@ class Shapes:
         if shape is None:
             return None
         made = shape.decoder.records(event.kind, event.body, Head(committed_at, position))
+        if made.absent and event.kind in _WRITES:
+            raise ConfigurationError(
+                f"{shape.output.table}: the log leaves out what an INSERT did not name ({', '.join(sorted(made.absent))}), which "
+                "is not NULL but a default. SET GLOBAL binlog_row_image = 'FULL' (or 'NOBLOB'), and start from a new snapshot"
+            )
         return shape.output, Records(data=made.data, count=made.count, absent=made.absent)
 
     def last_output(self, table: Table) -> Output:

@@ -56,7 +56,8 @@ async def look(connection: Connection, source: Any) -> Findings:
     yield _privilege(grants, ("REPLICATION CLIENT", "BINLOG MONITOR"), "see where the log ends", "error")
     if source.snapshot:
         yield _lock(grants, source)
-    rows = await fetch(connection, "SHOW GLOBAL VARIABLES WHERE Variable_name IN %s", [_SETTINGS])
+    listed = ", ".join(f"'{name}'" for name in _SETTINGS)
+    rows = await fetch(connection, f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({listed})")
     told = {str(name).lower(): str(value or "") for name, value in rows}
     for wanted in _WANTED:
         if wanted.name in told or wanted.name == "log_bin":

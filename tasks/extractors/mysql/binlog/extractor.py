@@ -7,6 +7,7 @@ import json
 import re
 import uuid
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
@@ -125,31 +126,67 @@ class ChangesExtractor:
             raise PositionLost(f"{other}; without GTIDs nothing tells where that is here")
         if since.prepared:
             raise PositionLost(f"{other}, and {len(since.prepared)} XA transaction(s) were prepared there")
+        try:
+            found = await self._by_gtids(server, since)
+        except PositionLost as error:
+            raise PositionLost(f"{other}: {error}") from None
+        return found.model_copy(update={"epoch": since.epoch + 1})
+
+    async def _by_gtids(self, server: LogServer, since: LogPosition) -> LogPosition:
+        """Where in this server's log the transactions begin that are not in ``since.gtids``."""
         known = GtidSet.parse(since.gtids)
         if not known <= await server.executed():
-            raise PositionLost(f"{other}, which does not know all transactions that the stream has read")
+            raise PositionLost("the server does not know all transactions of the position")
         window = await self._window()
         for file in reversed(await server.files()):
             if await window.gtids_before(file.name) <= known:
                 found = {"server": server.identity, "file": file.name, "position": FIRST, "born": 0}
-                return since.model_copy(update={**found, "epoch": since.epoch + 1, "by_gtids": True})
-        raise PositionLost(f"{other}, whose log begins later")
+                return since.model_copy(update={**found, "by_gtids": True})
+        raise PositionLost("the server's log begins later")
 
     async def _from_start(self, server: LogServer, blank: Plan) -> Plan:
         end = await server.end()
         if self._subject.start == "now":
             return self._log_plan(blank, end, end)
-        found = _PLACE.fullmatch(self._subject.start.strip())
-        if found is None:
-            raise ConfigurationError(
-                f"field start: {self._subject.start!r} is neither now nor a place in the log such as {end}"
-            )
-        start = LogPosition(server=server.identity, file=found[1], position=max(FIRST, int(found[2])))
         try:
-            await server.check_is_there(start)
+            start = await self._start(server, self._subject.start.strip())
         except PositionLost as error:
             raise ConfigurationError(f"field start: {error}") from None
+        if start is None:
+            raise ConfigurationError(
+                f"field start: {self._subject.start!r} is neither now, nor a place in the log such as {end}, nor a set of "
+                "GTIDs, nor a time such as 2026-01-31 12:00:00+00"
+            )
         return self._log_plan(blank, start, end)
+
+    async def _start(self, server: LogServer, text: str) -> LogPosition | None:
+        """The place that the user named; None where it is no name of one."""
+        if found := _PLACE.fullmatch(text):
+            start = LogPosition(server=server.identity, file=found[1], position=max(FIRST, int(found[2])))
+            await server.check_is_there(start)
+            return start
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            return await self._start_by_gtids(server, text)
+        # As the server's own session has it, whose zone is UTC.
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        window = await self._window()
+        for file in reversed(await server.files()):
+            # It is known to the second, and so are MariaDB's transactions.
+            if await window.begun_at(file.name) < int(moment.timestamp()):
+                since = int(moment.timestamp() * 1_000_000)
+                return LogPosition(server=server.identity, file=file.name, position=FIRST, not_before=since)
+        raise PositionLost(f"the log begins later than {text}")
+
+    async def _start_by_gtids(self, server: LogServer, text: str) -> LogPosition | None:
+        try:
+            known = GtidSet.parse(text)
+        except ValueError:
+            return None
+        if not known:
+            return None
+        return await self._by_gtids(server, LogPosition(server="", file="", position=FIRST, gtids=str(known)))
 
     def _log_plan(self, blank: Plan, since: LogPosition, end: LogPosition) -> Plan:
         partition = Partition(name=_LOG, lower=since.model_dump(mode="json"), upper=end.model_dump(mode="json"))

@@ -35,7 +35,9 @@ class LogPosition(Frozen):
     """Grows whenever the stream goes on in a log whose files are numbered otherwise; ``_position`` begins with it."""
     prepared: tuple[Prepared, ...] = ()
     by_gtids: bool = False
-    """Found by GTIDs on another server: what lies from here on may be in ``gtids`` already, and is passed over then."""
+    """Found by GTIDs: what lies from here on may be in ``gtids`` already, and is passed over then."""
+    not_before: int = 0
+    """Transactions that were committed before (microseconds since 1970) are passed over."""
 
     @property
     def number(self) -> int:

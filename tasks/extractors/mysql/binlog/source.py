@@ -35,7 +35,8 @@ class MySQLChanges(Source):
     start: str = Field(
         default="now",
         title="Start",
-        description="Where the changes begin without a snapshot: now, or a place in the log such as binlog.000042:1234.",
+        description="Where the changes begin without a snapshot: now; a place in the log such as binlog.000042:1234; "
+        "a set of GTIDs, behind which they begin; or a time such as 2026-01-31 12:00:00+00.",
     )
     zero_dates: Literal["text", "null"] = Field(
         default="text",

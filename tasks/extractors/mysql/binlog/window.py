@@ -101,6 +101,15 @@ class Window:
                             return GtidSet({})
         return GtidSet({})
 
+    async def begun_at(self, file: str) -> int:
+        """When a file was begun, in seconds since 1970."""
+        async with await LogReader.open(self._block, file, FIRST, server_id=self._server_id) as reader:
+            async for batch in reader.events():
+                for placed in batch:
+                    if placed.event.kind == Kind.FORMAT:
+                        return placed.event.timestamp
+        raise GarbledLogError(f"{file} does not begin as a log does")
+
     async def find_prepared(self, xid: str, before: tuple[int, int]) -> Prepared | None:
         """Where an XA transaction was prepared, searched for backwards, a file at a time; None: not in the log any more."""
         for file in reversed(await self._files()):
@@ -226,7 +235,9 @@ class _Follower:
         match step:
             case Start():
                 self._start, self._is_xa = step, False
-                self._is_known = self._since.by_gtids and step.begun.gtid in self._gtids
+                self._is_known = (
+                    self._since.by_gtids and step.begun.gtid in self._gtids
+                ) or step.begun.microseconds < self._since.not_before
                 number = int(step.file.rpartition(".")[2])
                 self._rows.begin(step.begun, row_prefix(self._since.epoch, number, step.position))
             case Xa():

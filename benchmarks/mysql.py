@@ -126,10 +126,10 @@ def mydumper_program() -> str:
     """Where mydumper is installed; `UnavailableError` where it is not, or is too old to write CSV."""
     program = shutil.which("mydumper")
     if not program:
-        raise UnavailableError("apt-get install mydumper")
+        raise UnavailableError("needs mydumper 0.11 or later on the PATH (Debian has 0.10, without --csv)")
     told = subprocess.run([program, "--help"], capture_output=True, text=True, check=False)
     if "--csv" not in told.stdout + told.stderr:
-        raise UnavailableError("the mydumper that is installed has no --csv")
+        raise UnavailableError("the mydumper that is installed has no --csv: 0.11 or later is needed")
     return program
 
 

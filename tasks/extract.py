@@ -15,7 +15,7 @@ from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifa
 from blocks.s3 import CsvDialect
 from tasks import progress, records
 from tasks.commits import Entry, EntryMeta
-from tasks.extractors.contract import ChangeExtractor, Column, Output, Partition, Plan, Records
+from tasks.extractors.contract import ChangeExtractor, Column, Extractor, Output, Partition, Plan, Records
 from tasks.failures import RETRIES, RETRY_SECONDS, explained_by, may_pass
 from tasks.outputs import OpenObject, Outputs
 from tasks.records import Record
@@ -41,13 +41,13 @@ async def extract(run: Run, work: Work, partition: Partition) -> Record:
         if isinstance(run.extractor, ChangeExtractor):
             record = await _captured(run.extractor, run, work, partition)
         else:
-            record = await _extracted(run, work, partition)
+            record = await _extracted(run.extractor, run, work, partition)
         if work.plan.resumable:
             await records.keep(run, work.plan, partition, record)
         return record
 
 
-async def _extracted(run: Run, work: Work, partition: Partition) -> Record:
+async def _extracted(extractor: Extractor, run: Run, work: Work, partition: Partition) -> Record:
     meter = _Meter(run, work, partition)
     async with Upload(run.client, run.destination, _key(run, work, partition)) as upload:
         head = header(work.plan.columns, run.destination.csv)
@@ -58,7 +58,7 @@ async def _extracted(run: Run, work: Work, partition: Partition) -> Record:
             await upload.write(data)
             await meter.add(len(data))
 
-        rows = await run.extractor.read(work.plan, partition, write)
+        rows = await extractor.read(work.plan, partition, write)
         if not rows and not _stands_for_empty(work.plan, partition):
             await meter.done(0)
             return Record(entries=())

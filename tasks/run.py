@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from blocks.s3 import S3Destination
 from blocks.watermark import Watermark
 from tasks.commits import CommitLog
-from tasks.extractors.contract import Extractor, Plan, ReadOptions
+from tasks.extractors.contract import AnyExtractor, Plan, ReadOptions
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client
@@ -22,7 +22,7 @@ class Run:
     """One run of one stream: what it reads, where to, and through which client."""
 
     def __init__(
-        self, stream: str, extractor: Extractor, options: ReadOptions, destination: S3Destination, client: S3Client
+        self, stream: str, extractor: AnyExtractor, options: ReadOptions, destination: S3Destination, client: S3Client
     ) -> None:
         self.id = uuid.uuid4().hex
         self.stream = stream

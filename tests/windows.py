@@ -16,8 +16,9 @@ import pytest
 from pydantic import JsonValue
 
 from blocks.errors import ConfigurationError, PositionLost
-from tasks.extractors import Source
 from tasks.extractors.contract import Plan, ReadOptions
+from tasks.extractors.mysql.source import MySQLQuery, MySQLTable
+from tasks.extractors.postgres.source import PostgresQuery, PostgresTable
 from tests.contract import collected
 
 Execute = Callable[[str], Awaitable[object]]
@@ -46,10 +47,10 @@ class Events(ABC):
         """A connection, closed at the end."""
 
     @abstractmethod
-    def table(self, name: str = "events", **fields: Any) -> Source: ...
+    def table(self, name: str = "events", **fields: Any) -> MySQLTable | PostgresTable: ...
 
     @abstractmethod
-    def query(self, query: str, **fields: Any) -> Source: ...
+    def query(self, query: str, **fields: Any) -> MySQLQuery | PostgresQuery: ...
 
     async def write(self, *statements: str) -> None:
         """Run statements over one connection."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
-from typing import Literal, Protocol, runtime_checkable
+from types import TracebackType
+from typing import Literal, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -109,12 +109,17 @@ NOT_ASKED = frozenset({"parallel", "limits"})
 """Options that decide neither which rows are read nor how they are written."""
 
 
-class Extractor(AbstractAsyncContextManager["Extractor"], Protocol):
-    """Reads one stream. Used as ``async with``: connections and snapshots live from entry to exit.
+class Planning(Protocol):
+    """What every extractor does before it reads. Used as ``async with``: connections and snapshots live from entry to exit.
 
-    ``plan`` is awaited once, or not at all when an earlier plan is taken up again (``resumable``); then ``read`` for
-    each partition, several at a time.
+    ``plan`` is awaited once, or not at all when an earlier plan is taken up again (``resumable``); then each partition
+    is read, several at a time.
     """
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None: ...
 
     @property
     def asked(self) -> str:
@@ -127,6 +132,10 @@ class Extractor(AbstractAsyncContextManager["Extractor"], Protocol):
         Raises `ConfigurationError` for what the user has to mend, `PositionLost` when ``since`` cannot be gone on from.
         """
         ...
+
+
+class Extractor(Planning, Protocol):
+    """Reads one stream, whose records are all of one shape."""
 
     async def read(self, plan: Plan, partition: Partition, write: Write) -> int:
         """Push the partition's records to ``write``, header excluded; the number of records.
@@ -164,12 +173,15 @@ Emit = Callable[[Output, Records], Awaitable[None]]
 
 
 @runtime_checkable
-class ChangeExtractor(Extractor, Protocol):
-    """An extractor whose partitions hold records of several tables: changes, and the snapshot they begin with."""
+class ChangeExtractor(Planning, Protocol):
+    """Reads one stream whose partitions hold records of several tables: changes, and the snapshot they begin with."""
 
     async def capture(self, plan: Plan, partition: Partition, emit: Emit) -> JsonValue:
         """Push the partition's records; the position that is reached, or None where it is ``plan.until`` as planned.
 
-        As `read`, it may be repeated after it raised.
+        As `Extractor.read`, it may be repeated after it raised.
         """
         ...
+
+
+AnyExtractor = Extractor | ChangeExtractor

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.extractors.contract import Extractor, ReadOptions
+from tasks.extractors.contract import AnyExtractor, ReadOptions
 
 NullCursor = Literal["fail", "exclude", "include"]
 
@@ -24,7 +24,7 @@ class Source(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_own_fields_first)
 
     @abstractmethod
-    def open(self, options: ReadOptions) -> Extractor:
+    def open(self, options: ReadOptions) -> AnyExtractor:
         """The extractor that reads this source; nothing is connected yet."""
 
 

@@ -16,7 +16,7 @@ from pydantic import JsonValue
 
 from blocks.errors import ConfigurationError, PositionLost, SnapshotLost
 from blocks.mysql import MySQL
-from tasks.extractors.contract import NOT_ASKED, Emit, Partition, Plan, ReadOptions, Records, Write
+from tasks.extractors.contract import NOT_ASKED, Emit, Partition, Plan, ReadOptions, Records
 from tasks.extractors.mysql import snapshot
 from tasks.extractors.mysql.binlog.gtids import GtidSet
 from tasks.extractors.mysql.binlog.log import FIRST
@@ -259,10 +259,6 @@ class ChangesExtractor:
         )
 
     # -- reading ---------------------------------------------------------------------------------------------------
-
-    async def read(self, plan: Plan, partition: Partition, write: Write) -> int:
-        """Change streams have records of several tables: see `capture`."""
-        raise NotImplementedError
 
     async def capture(self, plan: Plan, partition: Partition, emit: Emit) -> JsonValue:
         """See `ChangeExtractor.capture`."""

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from blocks.connect import BlockOrName
 from blocks.errors import ConfigurationError
 from blocks.mysql import MySQL
-from tasks.extractors.contract import Extractor, ReadOptions
+from tasks.extractors.contract import ChangeExtractor, ReadOptions
 from tasks.extractors.mysql.binlog.extractor import ChangesExtractor, ChangesSubject
 from tasks.extractors.source import Source
 
@@ -53,7 +53,7 @@ class MySQLChanges(Source):
         "0: one is drawn for each run.",
     )
 
-    def open(self, options: ReadOptions) -> Extractor:
+    def open(self, options: ReadOptions) -> ChangeExtractor:
         if options.mode != "changes":
             raise ConfigurationError(f"field mode: a source of changes is read in mode changes, not {options.mode}")
         if options.columns:

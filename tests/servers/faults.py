@@ -173,8 +173,10 @@ class _Exchange:
             await asyncio.wait([sending], timeout=1)
             return alive and sending.done() and self._head.keeps_alive
         finally:
-            await ended(sending)
-            await closed(writer)
+            try:
+                await ended(sending)
+            finally:  # also where the proxy ends meanwhile
+                await closed(writer)
 
     async def _send(self, writer: asyncio.StreamWriter, cut: int | None) -> None:
         """Send the request on; at `cut` bytes of its body, or where the client goes away, the server is cut off too."""

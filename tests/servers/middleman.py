@@ -18,21 +18,37 @@ class Middleman(Proxy):
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Change one bit of the server's first packet, and hand on everything else."""
         from_server, to_server = await self.connect()
-        header = await from_server.readexactly(_HEADER)
-        greeting = bytearray(await from_server.readexactly(int.from_bytes(header[:3], "little")))
-        # One byte of protocol version, the server's version up to a zero, 4 bytes of id, 8 of salt, a zero.
-        capabilities = greeting.index(0, 1) + 1 + 4 + 8 + 1
-        greeting[capabilities + 1] &= ~_TLS
-        writer.write(header + greeting)
+        try:
+            writer.write(await _greeting(from_server))
+            await self._passed_on(reader, writer, from_server, to_server)
+        finally:
+            await closed(to_server)
+
+    async def _passed_on(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        from_server: asyncio.StreamReader,
+        to_server: asyncio.StreamWriter,
+    ) -> None:
         pumps = [asyncio.create_task(self._overhear(reader, to_server)), asyncio.create_task(pump(from_server, writer))]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await ended(*pumps)
-            await closed(to_server)
 
     async def _overhear(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(1 << 16):
             self.overheard += data
             writer.write(data)
             await writer.drain()
+
+
+async def _greeting(from_server: asyncio.StreamReader) -> bytes:
+    """The server's first packet, which says no more that it has TLS."""
+    header = await from_server.readexactly(_HEADER)
+    greeting = bytearray(await from_server.readexactly(int.from_bytes(header[:3], "little")))
+    # One byte of protocol version, the server's version up to a zero, 4 bytes of id, 8 of salt, a zero.
+    capabilities = greeting.index(0, 1) + 1 + 4 + 8 + 1
+    greeting[capabilities + 1] &= ~_TLS
+    return header + greeting

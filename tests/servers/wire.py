@@ -86,8 +86,10 @@ class TcpProxy(Proxy):
                 pair.reset()
         finally:
             self._pairs.discard(pair)
-            await ended(up, down)
-            await closed(server_writer)
+            try:
+                await ended(up, down)
+            finally:  # also where the proxy ends meanwhile
+                await closed(server_writer)
 
     async def _up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(CHUNK):

@@ -53,7 +53,7 @@ def read_sections(path: Path) -> dict[str, Section]:
         delimiters=("=",), default_section="", empty_lines_in_values=False, comment_prefixes=("#", ";")
     )
     # The documented way to keep the case of keys; the stubs know a method only.
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # the stubs know a method only
     try:
         parser.read_string(_text(path))
     except configparser.Error as error:

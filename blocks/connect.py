@@ -66,7 +66,7 @@ def find(kind: type[B], name: str) -> B | None:
     """The saved block of that kind and name, None when there is none; `ConfigurationError` when it is not valid."""
     try:
         # The declared type covers the coroutine that _sync=True rules out.
-        return kind.load(name, _sync=True)  # type: ignore[call-arg, return-value]
+        return kind.load(name, _sync=True)  # type: ignore[call-arg, return-value]  # _sync is the decorator's
     except ValueError as error:
         if isinstance(error.__cause__, ObjectNotFound):
             return None

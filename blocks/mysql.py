@@ -23,7 +23,7 @@ class MySQL(SchemaOnce, Block):
     _block_type_name = "MySQL"
     _block_type_slug = "mysql"
     # A plain string serves; the base class declares a URL type.
-    _logo_url = "https://labs.mysql.com/common/logos/mysql-logo.svg"  # type: ignore[assignment]
+    _logo_url = "https://labs.mysql.com/common/logos/mysql-logo.svg"  # type: ignore[assignment]  # a plain string serves
     _description = "How to reach a MySQL or MariaDB database to extract from."
     _code_example = """```python
 from blocks.mysql import MySQL

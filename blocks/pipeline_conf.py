@@ -186,7 +186,7 @@ def _stored(draft: _Draft) -> Block | None:
 def _save(draft: _Draft, block: Block, stored: Block | None) -> Change:
     # Saved even when no value changed: an upgrade may have changed the schema the document is shown by.
     # _sync is taken by the decorator around save, which the declared signature does not show.
-    block.save(draft.name, overwrite=True, _sync=True)  # type: ignore[call-arg]
+    block.save(draft.name, overwrite=True, _sync=True)  # type: ignore[call-arg]  # _sync is the decorator's
     label = f"{draft.kind.get_block_type_slug()}/{draft.name}"
     if stored is None:
         return Change(label, "created")

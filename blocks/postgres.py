@@ -20,7 +20,7 @@ class Postgres(SchemaOnce, Block):
     _block_type_name = "Postgres"
     _block_type_slug = "postgres"
     # A plain string serves; the base class declares a URL type.
-    _logo_url = "https://www.postgresql.org/media/img/about/press/elephant.png"  # type: ignore[assignment]
+    _logo_url = "https://www.postgresql.org/media/img/about/press/elephant.png"  # type: ignore[assignment]  # a plain string serves
     _description = "How to reach a PostgreSQL database to extract from."
     _code_example = """```python
 from blocks.postgres import Postgres

@@ -141,7 +141,7 @@ def show_plan(file: Path, name: str, given: Sequence[str]) -> None:
         raise MisusedError(f"{found.name}: no stream to plan")
     for parameters in streams(found):
         # Bound per turn of the loop; mypy infers no type for a lambda with a default.
-        perform(lambda parameters=parameters: _plan(cli_deployments.stream_of(parameters)))  # type: ignore[misc]
+        perform(lambda parameters=parameters: _plan(cli_deployments.stream_of(parameters)))  # type: ignore[misc]  # a lambda with a default
 
 
 async def _plan(stream: Stream) -> None:

@@ -29,16 +29,13 @@ class LogServer:
 
     session: Session
     identity: str
-    metadata_is_full: bool
-    image: str
-    """``binlog_row_image``."""
 
     @classmethod
     async def of(cls, session: Session) -> LogServer:
         """Look at the settings; `ConfigurationError` says which one has to be changed, and how."""
         rows = await session.rows(
-            "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('log_bin', 'binlog_format', 'binlog_row_image',"
-            " 'binlog_row_metadata', 'server_uuid', 'server_id', 'binlog_row_value_options')"
+            "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('log_bin', 'binlog_format',"
+            " 'server_uuid', 'server_id', 'binlog_row_value_options')"
         )
         told = {str(name).lower(): str(value or "") for name, value in rows}
         if told.get("log_bin", "").upper() != "ON":
@@ -59,8 +56,6 @@ class LogServer:
         return cls(
             session,
             identity=told.get("server_uuid") or told["server_id"],
-            metadata_is_full=told.get("binlog_row_metadata", "").upper() == "FULL",
-            image=told.get("binlog_row_image", "FULL").upper(),
         )
 
     async def end(self, epoch: int = 0) -> LogPosition:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
+from blocks.errors import ConfigurationError
 from tasks.extractors.mysql.sql import Flavour
 
 
-class UndecodableError(Exception):
+class UndecodableError(ConfigurationError):
     """An event that cannot be decoded: a setting or a type that is not supported, or bytes that are not what they should be."""
 
 

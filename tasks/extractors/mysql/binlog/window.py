@@ -64,7 +64,10 @@ class Window:
             async for placed in events:
                 await follower.take(placed)
                 if follower.is_between and meter.is_full:
-                    until = until.model_copy(update={"file": placed.file, "position": placed.end})
+                    reached = {"file": placed.file, "position": placed.end}
+                    # What lies from here on may still be what these pass over.
+                    kept = {"by_gtids": since.by_gtids, "not_before": since.not_before}
+                    until = until.model_copy(update=reached | kept)
                     break
         if not follower.is_between:
             raise GarbledLogError(f"{until} is in the middle of a transaction")

@@ -10,6 +10,8 @@ import pytest
 
 from blocks.errors import ConfigurationError, PositionLost
 from flows.follow import follow
+from tasks.commits import CommitLog
+from tasks.state import set_position
 from tests.flows.changes import ChangesShop, assert_replays
 from tests.servers.mysql import MySQLServer, replica_of
 from tests.servers.s3 import S3Server
@@ -53,6 +55,18 @@ async def test_a_log_that_was_begun_anew_is_told(changes_shop: ChangesShop) -> N
         await changes_shop.execute(ADD.format(number))
     with pytest.raises(PositionLost, match="Choose: read everything anew"):
         await changes_shop.capture()
+
+
+async def test_a_new_snapshot_is_one_of_the_choices(changes_shop: ChangesShop) -> None:
+    """A position that is set to null begins anew: the tables as they are, and the changes from there."""
+    await changes_shop.execute(ADD.format(1))
+    await changes_shop.capture()
+    async with changes_shop.destination().client() as client:
+        await set_position(CommitLog(client, changes_shop.destination(), changes_shop.name), None, note="anew")
+    await changes_shop.execute(ADD.format(2))
+    outcome = await changes_shop.capture()
+    assert outcome["rows"] == 2
+    assert [row["_op"] for row in (await changes_shop.changes())["orders"]] == ["S", "S", "S"]
 
 
 @pytest.mark.parametrize("start", ["yesterday", "binlog:4", "nowhere.000001:4"])

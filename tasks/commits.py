@@ -56,6 +56,8 @@ class Entry(_Stored):
     """Those of this object, where they differ from object to object."""
     unchanged: tuple[str, ...] = ()
     """Columns that the log did not have for some record: its field is NULL, and ``_unchanged`` names them."""
+    counted: dict[str, int] = {}
+    """How often something happened that a person should know of: values of another type than declared, say."""
 
 
 class Commit(_Stored):

@@ -58,15 +58,15 @@ async def _extracted(extractor: Extractor, run: Run, work: Work, partition: Part
             await upload.write(data)
             await meter.add(len(data))
 
-        rows = await extractor.read(work.plan, partition, write)
-        if not rows and not _stands_for_empty(work.plan, partition):
+        read = await extractor.read(work.plan, partition, write)
+        if not read.rows and not _stands_for_empty(work.plan, partition):
             await meter.done(0)
             return Record(entries=())
         if not meter.size:
             await upload.write(head)
         stored = await upload.finish()
-    await meter.done(rows)
-    return Record(entries=(_entry(run, partition, stored, rows),))
+    await meter.done(read.rows)
+    return Record(entries=(_entry(run, partition, stored, read.rows, read.counted),))
 
 
 async def _captured(extractor: ChangeExtractor, run: Run, work: Work, partition: Partition) -> Record:
@@ -112,7 +112,7 @@ def _stands_for_empty(plan: Plan, partition: Partition) -> bool:
     return plan.mode == "full" and partition == plan.partitions[0]
 
 
-def _entry(run: Run, partition: Partition, stored: StoredObject, rows: int) -> Entry:
+def _entry(run: Run, partition: Partition, stored: StoredObject, rows: int, counted: dict[str, int]) -> Entry:
     return Entry(
         url=run.destination.url(stored.key),
         meta=EntryMeta(content_length=stored.size),
@@ -121,13 +121,14 @@ def _entry(run: Run, partition: Partition, stored: StoredObject, rows: int) -> E
         rows=rows,
         bytes=stored.raw_size,
         crc32=stored.crc32,
+        counted=counted,
     )
 
 
 def _change_entry(run: Run, partition: Partition, target: OpenObject, stored: StoredObject) -> Entry:
     output = target.output
     shape = {"table": output.table, "columns": output.columns, "unchanged": tuple(sorted(target.absent))}
-    return _entry(run, partition, stored, target.rows).model_copy(update=shape)
+    return _entry(run, partition, stored, target.rows, dict(target.counted)).model_copy(update=shape)
 
 
 class _Meter:

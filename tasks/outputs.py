@@ -8,6 +8,7 @@ than a few.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -33,6 +34,7 @@ class OpenObject:
         self.rows = 0
         self.size = 0
         self.absent: set[str] = set()
+        self.counted: Counter[str] = Counter()
 
 
 class Outputs:
@@ -74,6 +76,7 @@ class Outputs:
         target.rows += records.count
         target.size += len(records.data)
         target.absent |= records.absent
+        target.counted.update(records.counted)
         if target.size >= self._destination.object_size_mb << 20:
             await self._finish(target)
         while self._waiting() > _WAITING_PARTS * self._destination.part_size_mb << 20:

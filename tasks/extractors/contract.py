@@ -134,11 +134,19 @@ class Planning(Protocol):
         ...
 
 
+class Read(Frozen):
+    """What was read of a partition."""
+
+    rows: int
+    counted: dict[str, int] = {}
+    """How often something happened that a person should know of, such as ``{"price: not a decimal, written as text": 3}``."""
+
+
 class Extractor(Planning, Protocol):
     """Reads one stream, whose records are all of one shape."""
 
-    async def read(self, plan: Plan, partition: Partition, write: Write) -> int:
-        """Push the partition's records to ``write``, header excluded; the number of records.
+    async def read(self, plan: Plan, partition: Partition, write: Write) -> Read:
+        """Push the partition's records to ``write``, header excluded; how many they were.
 
         A call that raises has pushed rows that must be thrown away; it may be repeated.
         """
@@ -166,6 +174,8 @@ class Records(Frozen):
     count: int
     absent: frozenset[str] = frozenset()
     """Columns that the log did not have for one of them."""
+    counted: dict[str, int] = {}
+    """As in `Read`."""
 
 
 Emit = Callable[[Output, Records], Awaitable[None]]

@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from pymysql.constants import ER
 
 from blocks.errors import SnapshotLost
-from tasks.extractors.contract import NOT_ASKED, Partition, Plan, ReadOptions, Write
+from tasks.extractors.contract import NOT_ASKED, Partition, Plan, Read, ReadOptions, Write
 from tasks.extractors.mysql import snapshot
 from tasks.extractors.mysql.planner import Planner
 from tasks.extractors.mysql.select import Select, Subject
@@ -87,14 +87,16 @@ class MySQLExtractor:
         slow = [_SLOW.format(control.unusable)] if control.unusable else []
         return plan.model_copy(update={"snapshot": taken.seen, "notes": (*plan.notes, *taken.notes, *slow)})
 
-    async def read(self, plan: Plan, partition: Partition, write: Write) -> int:
+    async def read(self, plan: Plan, partition: Partition, write: Write) -> Read:
         """See `Extractor.read`. On this run's snapshot; on one of its own where an earlier run made the plan."""
         async with self._session(plan) as session:
             try:
                 select = await self._described(session, plan)
                 fields = [select.relation.field(column.name, "field columns") for column in plan.columns]
                 statement = select.partition(plan, partition)
-                return await session.stream(statement, [f.form for f in fields], self._options.dialect, write)
+                return Read(
+                    rows=await session.stream(statement, [f.form for f in fields], self._options.dialect, write)
+                )
             except aiomysql.MySQLError as error:
                 raise self._told(error, session, plan, partition) from error
 

@@ -18,7 +18,7 @@ import asyncpg
 from pydantic import JsonValue
 
 from blocks.errors import SnapshotLost
-from tasks.extractors.contract import NOT_ASKED, Partition, Plan, ReadOptions, Write
+from tasks.extractors.contract import NOT_ASKED, Partition, Plan, Read, ReadOptions, Write
 from tasks.extractors.postgres import bounds
 from tasks.extractors.postgres.planner import Planner
 from tasks.extractors.postgres.select import Select, Subject
@@ -131,7 +131,7 @@ class PostgresExtractor:
             raise
         return connection
 
-    async def read(self, plan: Plan, partition: Partition, write: Write) -> int:
+    async def read(self, plan: Plan, partition: Partition, write: Write) -> Read:
         """See `Extractor.read`. On this run's snapshot; on one of its own where an earlier run made the plan."""
         # There is none where an earlier one failed, or an earlier run made the plan.
         connection = self._readers.pop() if self._readers else await self._reader()
@@ -151,7 +151,7 @@ class PostgresExtractor:
             else:
                 # Not close(): after a failed or cancelled COPY it would wait for the rest of the rows.
                 connection.terminate()
-        return rows
+        return Read(rows=rows)
 
     async def _described(self, connection: Connection, plan: Plan) -> Select:
         async with self._describing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
 from prefect import flow, get_run_logger
@@ -14,6 +15,7 @@ from pydantic import Field
 from blocks.connect import BlockOrName
 from blocks.errors import SnapshotLost
 from blocks.s3 import S3Destination
+from flows.pool import Pool
 from flows.termination import ended_by_sigterm
 from tasks import progress
 from tasks.commit import commit
@@ -46,6 +48,7 @@ async def extract(
     columns: list[str] = [],  # noqa: B006 - the form of the Prefect UI shows the default; it is never changed
     partitions: Annotated[int, Field(ge=0, le=9_999)] = 0,
     parallel: Annotated[int, Field(ge=1, le=64)] = 4,
+    work_pool: str = "",
 ) -> State[dict[str, Any]]:
     """Extract one stream into CSV objects and commit them together with the new watermark.
 
@@ -58,6 +61,8 @@ async def extract(
         columns: Columns to read, in this order; with a leading - those to leave out. Empty brings all.
         partitions: How many slices to cut the read into; 0 chooses by size.
         parallel: How many slices are read at once; each has a connection of its own.
+        work_pool: The name of a work pool whose workers extract the slices, each in a flow run of its own; empty does all
+            of it in this process.
     """
     started = time.monotonic()
     options = ReadOptions(
@@ -65,11 +70,17 @@ async def extract(
         object_bytes=to.object_size_mb << 20, dialect=to.csv,
     )  # fmt: skip
     with ended_by_sigterm():
-        return await attempts(stream, source, options, to, parallel, started)
+        return await attempts(stream, source, options, to, parallel, started, work_pool)
 
 
 async def attempts(
-    stream: str, source: Source, options: ReadOptions, to: S3Destination, parallel: int, started: float
+    stream: str,
+    source: Source,
+    options: ReadOptions,
+    to: S3Destination,
+    parallel: int,
+    started: float,
+    work_pool: str = "",
 ) -> State[dict[str, Any]]:
     """Plan, extract and commit; once more from the start when a snapshot gets lost. ``started``: when the run began."""
     async with to.client() as client:
@@ -77,7 +88,7 @@ async def attempts(
             try:
                 async with source.open(options) as extractor:
                     run = Run(stream, extractor, options, to, client)
-                    return _outcome(run, await _extracted(run, parallel), time.monotonic() - started)
+                    return _outcome(run, await _extracted(run, source, parallel, work_pool), time.monotonic() - started)
             except SnapshotLost as lost:
                 if attempt == _PLANS:
                     raise
@@ -85,13 +96,17 @@ async def attempts(
     raise AssertionError("unreachable")
 
 
-async def _extracted(run: Run, parallel: int) -> Commit | None:
+async def _extracted(run: Run, source: Source, parallel: int, work_pool: str) -> Commit | None:
     work = await plan(run)
     if not work.plan.partitions:
         progress.watcher.get().committed(run.stream, None)
         return None
     try:
-        done = await _partitions(run, work, parallel)
+        if work_pool:
+            work = Work(work.plan, work.watermark, resumed=work.resumed, spread=True)
+            done = await _partitions(work, parallel, Pool(work_pool, source, run, work).extract)
+        else:
+            done = await _partitions(work, parallel, lambda partition: extract_partition(run, work, partition))
     except SnapshotLost:
         # What was planned cannot be read any more: the next plan is a fresh one, also when a later run makes it.
         await drop_pending(work.watermark)
@@ -104,14 +119,14 @@ async def _extracted(run: Run, parallel: int) -> Commit | None:
     return await commit(run, work, entries, reached[-1] if reached else work.plan.until)
 
 
-async def _partitions(run: Run, work: Work, parallel: int) -> list[Record]:
+async def _partitions(work: Work, parallel: int, extracted: Callable[[Partition], Awaitable[Record]]) -> list[Record]:
     """Extract all partitions, ``parallel`` at a time; the first error stops the others and aborts their uploads."""
     slots = asyncio.Semaphore(parallel)
 
     async def one(partition: Partition) -> Record:
         async with slots:
             # Awaited, not submitted: only so does a cancel reach the task, and its upload is aborted.
-            return await extract_partition(run, work, partition)
+            return await extracted(partition)
 
     try:
         async with asyncio.TaskGroup() as group:

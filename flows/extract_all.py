@@ -30,6 +30,10 @@ class Stream(BaseModel):
     partitions: int = Field(default=0, ge=0, le=9_999, title="Partitions", description="0 chooses by size.")
     parallel: int = Field(default=4, ge=1, le=64, title="Parallel", description="Partitions read at once.")
 
+    work_pool: str = Field(
+        default="", title="Work pool", description="Whose workers extract the partitions; empty: this run."
+    )
+
     def parameters(self) -> dict[str, Any]:
         """The keyword arguments of `extract`."""
         return {name: getattr(self, name) for name in type(self).model_fields}

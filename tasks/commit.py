@@ -35,7 +35,7 @@ async def commit(run: Run, work: Work, entries: list[Entry], until: JsonValue) -
                 "another run committed sequence %d first; this run's objects are discarded", standing.sequence
             )
             await _discard(run, entries, standing)
-        if work.plan.resumable:
+        if work.keeps_records:
             await records.forget(run, work.plan)
         progress.watcher.get().committed(run.stream, standing.sequence)
         return standing

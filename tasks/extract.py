@@ -42,7 +42,7 @@ async def extract(run: Run, work: Work, partition: Partition) -> Record:
             record = await _captured(run.extractor, run, work, partition)
         else:
             record = await _extracted(run.extractor, run, work, partition)
-        if work.plan.resumable:
+        if work.keeps_records:
             await records.keep(run, work.plan, partition, record)
         return record
 

@@ -36,8 +36,10 @@ class Run:
 class Work:
     """What a run has to do: its plan, and the sequence number it wants."""
 
-    def __init__(self, plan: Plan, watermark: Watermark, *, resumed: bool) -> None:
+    def __init__(self, plan: Plan, watermark: Watermark, *, resumed: bool, spread: bool = False) -> None:
+        """``spread``: partitions are extracted by other runs, which know only what records say."""
         self.plan = plan
         self.watermark = watermark
         self.sequence = watermark.sequence + 1
         self.resumed = resumed
+        self.keeps_records = spread or plan.resumable

@@ -69,6 +69,8 @@ class Plan(Frozen):
     resumable: bool = False
     """A later run may read the partitions that are missing and get the same rows: true for closed cursor windows,
     false for physical ranges under a snapshot that dies with this run."""
+    joinable: JsonValue = None
+    """By what other processes read the snapshot of this plan while the extractor that made it is open; None: they cannot."""
     snapshot: JsonValue = None
     """Which state of the source the rows show, in the source's own words; recorded in the commit."""
     estimated_rows: int | None = None

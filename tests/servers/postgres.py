@@ -118,7 +118,7 @@ class Cluster:
         """SIGKILL the postmaster and every backend at this very moment: the next start recovers from the WAL."""
         if self._daemon is None:
             return
-        backends = _children(self._daemon.pid)
+        backends = children_of(self._daemon.pid)
         self._daemon.kill()
         for pid in backends:
             with contextlib.suppress(ProcessLookupError):
@@ -310,7 +310,7 @@ def _from_wheel() -> Path | None:
     return max((path.parent for path in Path(wheel.origin).parent.glob("*/bin/postgres")), default=None)
 
 
-def _children(parent: int) -> list[int]:
+def children_of(parent: int) -> list[int]:
     children: list[int] = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):

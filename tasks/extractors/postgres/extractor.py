@@ -88,7 +88,7 @@ class PostgresExtractor:
             await self._take_snapshot(connection, self._select)
             blank = Plan(id=uuid.uuid4().hex, mode=self._options.mode, asked=self.asked, since=since)
             seen = json.loads(await connection.fetchval(_SEEN))
-            made = await planner.plan(blank.model_copy(update={"snapshot": seen}), bound)
+            made = await planner.plan(blank.model_copy(update={"snapshot": seen, "joinable": self._snapshot}), bound)
             await self._open_readers(self._select, min(len(made.partitions), self._options.parallel))
         except asyncpg.PostgresError as error:
             raise explained(error, "planning failed", self._subject.query) from error
@@ -110,7 +110,7 @@ class PostgresExtractor:
         """
 
         async def open_one() -> None:
-            connection = await self._reader()
+            connection = await self._reader(self._snapshot)
             self._readers.append(connection)
             await bounds.relations(connection, await select.everything(connection))
 
@@ -121,10 +121,10 @@ class PostgresExtractor:
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
 
-    async def _reader(self) -> Connection:
+    async def _reader(self, snapshot: str | None) -> Connection:
         connection = await connect(self._subject.block, again=True)
         try:
-            await begin(connection, snapshot=self._snapshot)
+            await begin(connection, snapshot=snapshot)
             await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
         except BaseException:
             connection.terminate()
@@ -132,9 +132,9 @@ class PostgresExtractor:
         return connection
 
     async def read(self, plan: Plan, partition: Partition, write: Write) -> Read:
-        """See `Extractor.read`. On this run's snapshot; on one of its own where an earlier run made the plan."""
+        """See `Extractor.read`. On the plan's snapshot; on one of its own where a run that died made the plan."""
         # There is none where an earlier one failed, or an earlier run made the plan.
-        connection = self._readers.pop() if self._readers else await self._reader()
+        connection = self._readers.pop() if self._readers else await self._reader(_snapshot(plan))
         done = False
         try:
             select = await self._described(connection, plan)
@@ -177,3 +177,7 @@ class PostgresExtractor:
         except asyncpg.PostgresError as error:
             raise explained(error, "the server refuses to read", statement) from error
         return int(status.rsplit(" ", 1)[-1])
+
+
+def _snapshot(plan: Plan) -> str | None:
+    return str(plan.joinable) if plan.joinable is not None else None

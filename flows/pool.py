@@ -52,7 +52,7 @@ class Pool:
         """Have one partition extracted; what there is of it then."""
         plan = self._work.plan
         # The first one comes along, because an empty table is told by it; the last is the one to extract.
-        few = tuple(dict.fromkeys((plan.partitions[0], partition)))
+        few = plan.partitions[:1] if partition == plan.partitions[0] else (plan.partitions[0], partition)
         one = plan.model_copy(update={"partitions": few}).model_dump(mode="json")
         for attempt in range(1, _ATTEMPTS + 1):
             ended = await self._watched(await self._started(partition, {**self._parameters, "plan": one}, attempt))

@@ -77,10 +77,11 @@ async def _worker(pool: str, folder: Path) -> AsyncIterator[asyncio.subprocess.P
     for part in ("flows", "tasks", "blocks"):
         shutil.copytree(ROOT / part, folder / part)
     environment = os.environ | ENVIRONMENT | _LOST | {"HEADRACE_HOME": str(folder), "TMPDIR": str(folder)}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--name", folder.name,
-        cwd=folder, env=environment, stdout=(folder / "log").open("w"), stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
+    with (folder / "log").open("w") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--name", folder.name,
+            cwd=folder, env=environment, stdout=log, stderr=log,
+        )  # fmt: skip
     try:
         yield process
     finally:
@@ -100,14 +101,16 @@ class Gate:
         self.waiting += 1
         await self.opened.wait()
 
-    async def reached(self, count: int) -> None:
+    async def reached(self, count: int, running: asyncio.Task[Any]) -> None:
+        """Return when so many parts wait; where the run ends before, so does this, with its error."""
         async with asyncio.timeout(120):
             while self.waiting < count:
+                assert not running.done(), await running
                 await asyncio.sleep(0.1)
 
 
 @pytest.fixture
-def gate(s3_faults: FaultProxy) -> Gate:
+async def gate(s3_faults: FaultProxy) -> Gate:
     made = Gate(opened=asyncio.Event())
     s3_faults.before(Call(made.stand), method="PUT", path="/data/")
     return made
@@ -143,7 +146,7 @@ async def test_partitions_run_on_a_pool_under_one_snapshot(
     """Rows that change while partitions wait are not seen by any: all read the snapshot of the run that planned."""
     before = await shop.ids()
     running = asyncio.create_task(spread(shop, workers, s3_faults))
-    await gate.reached(1)
+    await gate.reached(1, running)
     await shop.execute("DELETE FROM things WHERE id % 2 = 0", "INSERT INTO things (payload) VALUES ('late')")
     gate.opened.set()
     outcome = await running
@@ -160,7 +163,7 @@ async def test_a_run_that_dies_is_done_again_elsewhere(
 ) -> None:
     """The process of one partition is killed in the middle of an upload: the partition comes once all the same."""
     running = asyncio.create_task(spread(shop, workers, s3_faults))
-    await gate.reached(4)
+    await gate.reached(4, running)
     os.kill((workers.runs(0) or workers.runs(1))[0], signal.SIGKILL)
     await asyncio.sleep(1)
     gate.opened.set()
@@ -177,7 +180,7 @@ async def test_a_lost_worker_is_replaced_by_the_other(
     await prefect("automation", "create", "--from-file", str(ROOT / "automations.yaml"))
     try:
         running = asyncio.create_task(spread(shop, workers, s3_faults))
-        await gate.reached(4)
+        await gate.reached(4, running)
         lost = 0 if workers.runs(0) else 1
         assert workers.runs(1 - lost) or len(workers.runs(lost)) == 4
         await asyncio.sleep(2)  # the first heartbeats are on their way
@@ -195,7 +198,7 @@ async def test_a_cancel_reaches_the_partitions(
 ) -> None:
     """A run that is cancelled cancels the runs of its partitions, which abort their uploads."""
     running = asyncio.create_task(spread(shop, workers, s3_faults))
-    await gate.reached(4)
+    await gate.reached(4, running)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

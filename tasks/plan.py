@@ -26,7 +26,7 @@ _REACH_SECONDS = 10.0
 async def plan(run: Run) -> Work:
     """Bring block and bucket into line, then plan; the plan is noted in the watermark before a row is read."""
     with explained_by(run.destination, run.stream):
-        check_fits(run)
+        check_fits(run.extractor, run.destination.layout)
         await _reach(run.destination)
         if not run.destination.allow_unconditional_commits:
             await run.log.probe()

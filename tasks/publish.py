@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from blocks.errors import ConfigurationError
+from blocks.s3 import S3Destination
 from tasks.commits import SEQUENCE_DIGITS, Commit, Entry
 from tasks.run import Run
 from tasks.upload import first_of, stored_size
@@ -128,7 +129,7 @@ async def publish(run: Run, standing: Commit, waiting: set[str] | None = None) -
 async def _publish(run: Run, entry: Entry, *, again: bool) -> None:
     if not (again and await _is_there(run, entry)):
         try:
-            await run.client.copy_object(**_copy_arguments(run, entry))
+            await run.client.copy_object(**copy_arguments(run.destination, entry.staged, entry.key))
         except run.client.exceptions.NoSuchKey:
             return  # another run has published it meanwhile
     await _delete(run, entry.staged)
@@ -139,14 +140,14 @@ async def _is_there(run: Run, entry: Entry) -> bool:
     return not entry.load and await stored_size(run.client, run.destination, entry.key) == entry.meta.content_length
 
 
-def _copy_arguments(run: Run, entry: Entry) -> dict[str, Any]:
-    destination = run.destination
-    arguments = {"Bucket": destination.bucket, "Key": entry.key, **destination.object_arguments()}
+def copy_arguments(destination: S3Destination, source: str, target: str) -> dict[str, Any]:
+    """What ``copy_object`` carries, so that the copy is what a put would have made."""
+    arguments = {"Bucket": destination.bucket, "Key": target, **destination.object_arguments()}
     if destination.tags:
         arguments["TaggingDirective"] = "REPLACE"
     if destination.expected_bucket_owner:
         arguments["ExpectedSourceBucketOwner"] = destination.expected_bucket_owner
-    return arguments | {"CopySource": {"Bucket": destination.bucket, "Key": entry.staged}}
+    return arguments | {"CopySource": {"Bucket": destination.bucket, "Key": source}}
 
 
 async def _clear(run: Run, standing: Commit, folder: str) -> None:

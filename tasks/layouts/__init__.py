@@ -56,12 +56,8 @@ async def laid_out(layout: Layout, output: Output, made: Records) -> list[tuple[
     return await asyncio.to_thread(layout.laid_out, output, made)
 
 
-def check_fits(run: Run) -> None:
+def check_fits(extractor: AnyExtractor, layout: str) -> None:
     """`ConfigurationError` for a stream that the layout is not made for."""
-    _check_fits(run.extractor, run.destination.layout)
-
-
-def _check_fits(extractor: AnyExtractor, layout: str) -> None:
     if layout == "dms" and not isinstance(extractor, ChangeExtractor):
         raise ConfigurationError(
             "field layout of the destination: dms is for streams of changes, whose snapshot is the full load; for other "

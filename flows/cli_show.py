@@ -74,7 +74,8 @@ def _lines(deployment: Deployment, marks: dict[str, Watermark | None]) -> list[l
 def _source(source: Any) -> str:
     if not isinstance(source, dict):
         return "–"
-    return f"{source.get('connection', '?')} {source.get('table') or 'query'}"
+    tables = ", ".join(map(str, source.get("tables") or ()))
+    return f"{source.get('connection', '?')} {source.get('table') or tables or 'query'}"
 
 
 def _position(mark: Watermark | None) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 # Possessive: a field is taken as a whole or not at all, and nothing is tried twice.
-_FIELD = re.compile(r'(?:"((?:[^"]++|"")*+)"|([^,"\n]*+))([,\n])')
+_FIELD = re.compile(r'(?:"((?:[^"]++|"")*+)"|([^,"]*+))(,|\Z)')
 _SPECIAL = re.compile(r'[",\r\n]')
 
 
@@ -33,7 +33,15 @@ def records(data: bytes) -> Iterator[bytes]:
 
 def rows(data: bytes, null: str) -> Iterator[list[str | None]]:
     """The fields of each record as text; None for what stands, unquoted, for NULL."""
-    text = data.decode()
+    for record in records(data):
+        text = record.decode()
+        if '"' in text:
+            yield _fields(text, null)
+        else:  # most records; several times as fast
+            yield [None if plain == null else plain for plain in text.split(",")]
+
+
+def _fields(text: str, null: str) -> list[str | None]:
     row: list[str | None] = []
     at = 0
     for found in _FIELD.finditer(text):
@@ -45,11 +53,9 @@ def rows(data: bytes, null: str) -> Iterator[list[str | None]]:
             row.append(quoted.replace('""', '"'))
         else:
             row.append(None if plain == null else plain)
-        if end == "\n":
-            yield row
-            row = []
-    if at != len(text) or row:
-        raise ValueError(f"no CSV at character {at}: {text[at : at + 40]!r}")
+        if not end:
+            return row
+    raise ValueError(f"no CSV at character {at}: {text[at : at + 40]!r}")
 
 
 def field(value: str | None, null: str) -> str:

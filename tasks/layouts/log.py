@@ -14,6 +14,8 @@ from tasks import csv_records
 from tasks.csv_records import field, quoted
 from tasks.extractors.contract import CHANGE_COLUMNS, Column, Output, Records
 
+_TEXT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
+
 LOG = Output(
     name="",
     table="",
@@ -55,4 +57,4 @@ class LogLayout:
             row = dict(zip(names, values, strict=True))
             for name in json.loads(unchanged or "[]"):
                 del row[name]
-            yield f"{head},{quoted(json.dumps(row, ensure_ascii=False, separators=(',', ':')))}\n"
+            yield f"{head},{quoted(_TEXT.encode(row))}\n"

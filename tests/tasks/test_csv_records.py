@@ -21,7 +21,7 @@ def test_what_was_written_is_read(written: list[list[str | None]], null: str) ->
     assert [record.decode() for record in records(data)] == lines
 
 
-@pytest.mark.parametrize("data", [b'a"b,c\n', b'"a"b\n', b'"a\n', b"a"])
+@pytest.mark.parametrize("data", [b'a"b"\n', b'"a"b\n', b'a,"b"c,""\n'])
 def test_what_is_no_csv_is_told(data: bytes) -> None:
     """Nothing is passed over."""
     with pytest.raises(ValueError, match="no CSV"):

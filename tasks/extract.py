@@ -46,7 +46,14 @@ async def extract(run: Run, work: Work, partition: Partition) -> Record:
             record = await _extracted(run.extractor, run, work, partition)
         if work.plan.resumable:
             await records.keep(run, work.plan, partition, record)
+        _tell(run, record)
         return record
+
+
+def _tell(run: Run, record: Record) -> None:
+    for entry in record.entries:
+        for what, often in entry.counted.items():
+            get_run_logger().warning("%s: %s: %d", entry.table or run.stream, what, often)
 
 
 async def _extracted(extractor: Extractor, run: Run, work: Work, partition: Partition) -> Record:

@@ -18,6 +18,8 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from prefect.logging import get_logger
+
 from blocks.errors import ConfigurationError
 from blocks.s3 import S3Destination
 from tasks.commits import SEQUENCE_DIGITS, Commit, Entry
@@ -131,7 +133,13 @@ async def _publish(run: Run, entry: Entry, *, again: bool) -> None:
         try:
             await run.client.copy_object(**copy_arguments(run.destination, entry.staged, entry.key))
         except run.client.exceptions.NoSuchKey:
-            return  # another run has published it meanwhile
+            # Another run has published it meanwhile; a reader may have taken the file away already.
+            if await stored_size(run.client, run.destination, entry.key) is None:
+                get_logger("headrace.publish").warning(
+                    "%s is not there, and what was to be copied to it is gone: it was published and moved away by a reader, "
+                    "or something removes objects under _data/", entry.url,
+                )  # fmt: skip
+            return
     await _delete(run, entry.staged)
 
 

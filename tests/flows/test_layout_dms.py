@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import re
 import signal
 from datetime import UTC, datetime, timedelta
@@ -21,9 +22,11 @@ from tasks.state import set_position
 from tests.flows.changes import ChangesShop
 from tests.flows.layouts import NASTY, assert_dms, dms_files, objects
 from tests.flows.shops import MySQLShop
-from tests.flows.test_kills import kill_on
+from tests.flows.test_kills import SOAK, STEPS, kill_on
 from tests.servers.faults import FaultProxy
 from tests.tasks.extractors.test_mysql import block_of
+
+KILLS = 30 if SOAK else 3
 
 ADD = "INSERT INTO orders (id, counter) VALUES ({0}, 1)"
 
@@ -166,6 +169,53 @@ async def test_what_a_killed_run_did_not_publish_is_made_up_for(
     assert await dms_shop.leftovers() == []
 
 
+async def test_kills_at_random_moments(
+    dms_shop: ChangesShop, s3_faults: FaultProxy, prefect_faults: FaultProxy, tmp_path: Path
+) -> None:
+    """Whatever was killed where, and swept in between, the folders are the tables after the next run that ends."""
+    await fill(dms_shop)
+    steps = [*((s3_faults, match) for match in PUBLISHING.values()),
+             *((s3_faults if where == "s3" else prefect_faults, match) for where, match, _ in STEPS.values())]  # fmt: skip
+    killed = 0
+    for first in range(100, 100 + 10 * KILLS, 10):
+        parameters = await dms_shop.save(dms_shop.destination(s3_faults.endpoint))
+        parameters |= {"mode": "changes", "source": parameters["source"] | {"tables": ["orders", "items"]}}
+        proxy, match = random.choice(steps)
+        when, nth = random.choice(["before", "after"]), random.randint(1, 2)
+        killed += await kill_on(proxy, match, when, nth, parameters, prefect_faults) == -signal.SIGKILL
+        for each in (s3_faults, prefect_faults):
+            each.clear()
+        await change(dms_shop, first)
+        if random.random() < 0.3:
+            await swept(dms_shop)
+        if random.random() < 0.3:
+            await dms_shop.capture()
+            await assert_dms(dms_shop, tmp_path)
+    await dms_shop.capture()
+    await assert_dms(dms_shop, tmp_path)
+    await swept(dms_shop)
+    assert await dms_shop.leftovers() == []
+    assert killed or KILLS < 10
+
+
+async def test_another_layout_plans_anew(
+    dms_shop: ChangesShop, s3_faults: FaultProxy, prefect_faults: FaultProxy, tmp_path: Path
+) -> None:
+    """What a run of another layout had finished is not taken up: its objects are of another shape."""
+    await fill(dms_shop)
+    await dms_shop.capture()
+    await change(dms_shop, 100)
+    dms_shop.options["layout"] = "tables"
+    parameters = await dms_shop.save(dms_shop.destination(s3_faults.endpoint))
+    parameters |= {"mode": "changes", "source": parameters["source"] | {"tables": ["orders", "items"]}}
+    await kill_on(s3_faults, {"method": "PUT", "path": "/_commits/"}, "before", 1, parameters, prefect_faults)
+    dms_shop.options["layout"] = "dms"
+    await dms_shop.capture()
+    await assert_dms(dms_shop, tmp_path)
+    await swept(dms_shop)
+    assert await dms_shop.leftovers() == []
+
+
 async def test_what_is_not_committed_is_not_to_be_seen(
     dms_shop: ChangesShop, s3_faults: FaultProxy, prefect_faults: FaultProxy, tmp_path: Path
 ) -> None:
@@ -255,8 +305,8 @@ async def set_to_where_it_is(shop: ChangesShop) -> None:
         await set_position(log, last.until, note="as it was")
 
 
-async def test_tables_that_are_emptied_are_counted(dms_shop: ChangesShop) -> None:
-    """DMS writes no record of it, so the commit tells."""
+async def test_tables_that_are_emptied_are_counted(dms_shop: ChangesShop, caplog: pytest.LogCaptureFixture) -> None:
+    """DMS writes no record of it, so the commit tells, and the run warns."""
     await dms_shop.execute(ADD.format(1), "INSERT INTO items VALUES (1, 1, 1)")
     await dms_shop.capture()
     await dms_shop.execute("TRUNCATE TABLE orders", ADD.format(1), "TRUNCATE TABLE items")
@@ -264,6 +314,8 @@ async def test_tables_that_are_emptied_are_counted(dms_shop: ChangesShop) -> Non
     counted = {entry.table.split(".")[1]: entry.counted for entry in (await dms_shop.commits())[-1].entries}
     assert counted == {"orders": {EMPTIED: 1}, "items": {EMPTIED: 1}}
     assert list((await dms_files(dms_shop, "items")).values()) == [b"1,1,1.00\n", b""]
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert {f"{dms_shop.mysql.database}.{table}: {EMPTIED}: 1" for table in ("orders", "items")} <= set(told)
 
 
 async def test_images_without_all_columns(dms_shop: ChangesShop) -> None:

@@ -15,7 +15,11 @@ import pytest
 
 from blocks.errors import ConfigurationError
 from flows.sweep import sweep
+from tasks import checks
 from tasks.commits import Commit, CommitLog
+from tasks.extractors.contract import ReadOptions
+from tasks.extractors.mysql.binlog.source import MySQLChanges
+from tasks.extractors.mysql.source import MySQLTable
 from tasks.layouts.dms import EMPTIED
 from tasks.publish import file_time
 from tasks.state import set_position
@@ -356,3 +360,18 @@ async def test_streams_of_other_modes_are_refused(dms_shop: ChangesShop) -> None
     shop = MySQLShop(dms_shop.server, dms_shop.s3, dms_shop.bucket, dms_shop.options)
     with pytest.raises(ConfigurationError, match="field layout of the destination: dms is for streams of changes"):
         await shop.run("full", block=cast("Any", block_of(dms_shop.mysql)), source={"table": "orders"})
+
+
+async def test_check_tells_whether_the_layout_works(dms_shop: ChangesShop) -> None:
+    """A copy is tried, and a stream that is none of changes is told before it runs."""
+    block, to = block_of(dms_shop.mysql), dms_shop.destination()
+    options = ReadOptions(mode="changes", layout=to.layout)
+    changes = MySQLChanges(connection=block, tables=("orders",))
+    found = [finding async for finding in checks.check(dms_shop.name, changes, to, options)]
+    assert [finding.text for finding in found if finding.level == "error"] == []
+    assert any("was copied" in finding.text for finding in found)
+    table = MySQLTable(connection=block, table="orders")
+    full = options.model_copy(update={"mode": "full"})
+    told = [finding async for finding in checks.check(dms_shop.name, table, to, full) if finding.level == "error"]
+    assert [finding.text.split(":")[0] for finding in told] == ["field layout of the destination"]
+    assert await objects(dms_shop) == {}

@@ -1,7 +1,8 @@
-"""One run of `extract` as a process of its own, to be killed, signalled or limited.
+"""One run of `extract`, or of `follow`, as a process of its own, to be killed, signalled or limited.
 
 ``python -m tests.flows.one_run PARAMETERS_AS_JSON [BYTES]``: with BYTES the process can have no more memory than that
-(RLIMIT_DATA). Prints what the flow said and the most memory that was resident.
+(RLIMIT_DATA). ``"flow": "follow"`` among the parameters runs that flow. Prints what the flow said and the most memory
+that was resident.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from typing import Any
 
 async def _main(parameters: dict[str, Any]) -> None:
     from flows.extract import extract
+    from flows.follow import follow
 
-    outcome: dict[str, Any] = await extract(**parameters)
+    flow: Any = follow if parameters.pop("flow", "extract") == "follow" else extract
+    outcome: dict[str, Any] = await flow(**parameters)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     sys.stdout.write(json.dumps({**outcome, "peak": peak}))
 

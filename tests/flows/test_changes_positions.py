@@ -9,7 +9,6 @@ from typing import Any, cast
 import pytest
 
 from blocks.errors import ConfigurationError, PositionLost
-from flows.follow import follow
 from tasks.commits import CommitLog
 from tasks.state import set_position
 from tests.flows.changes import ChangesShop, assert_replays
@@ -196,19 +195,6 @@ async def test_tables_that_are_altered(changes_shop: ChangesShop) -> None:
     )
     rows = {row["id"]: row for row in (await changes_shop.changes())["orders"]}
     assert (rows["3"]["more"], rows["4"]["less"]) == ("x", "x")
-
-
-async def test_following(changes_shop: ChangesShop) -> None:
-    """`follow` commits again and again, none larger than it may be, and stops when it is time."""
-    await changes_shop.execute(*(ADD.format(number) for number in range(1, 6)))
-    await changes_shop.capture()
-    await changes_shop.execute(*(ADD.format(number) for number in range(6, 31)))
-    parameters = await changes_shop.save()
-    parameters["source"]["tables"] = ["orders", "items"]
-    told: Any = await follow(**parameters, every=0.2, commit_rows=10, stop_after=8)
-    assert (told["commits"], told["rows"]) == (3, 25)
-    assert [commit.rows for commit in await changes_shop.commits()] == [5, 10, 10, 5]
-    await assert_replays(changes_shop)
 
 
 async def test_another_server_of_the_cluster(

@@ -40,6 +40,8 @@ class Writer:
 
     shop: ChangesShop
     first: int
+    pause: float = 0.03
+    """Seconds between two transactions, at most."""
     stopping: bool = False
     written: int = 0
     _rows: dict[int, int] = field(default_factory=dict)
@@ -82,7 +84,7 @@ class Writer:
         before = dict(self._rows)
         await kind(execute)
         self.written += before != self._rows
-        await asyncio.sleep(random.uniform(0, 0.03))
+        await asyncio.sleep(random.uniform(0, self.pause))
 
     async def _plain(self, execute: Execute) -> None:
         await execute("BEGIN")
@@ -166,22 +168,33 @@ class Writer:
         return self.first + self._next
 
 
-def assert_counters_rise(rows: list[Row]) -> None:
-    """No change is missing, and none comes twice."""
-    counters: dict[str, int] = {}
-    left: dict[str, int] = {}
-    """Of the rows that a change of the key has deleted a moment ago."""
-    for row in rows:
+class Counters:
+    """No change is missing, and none comes twice: looks at records one after the other."""
+
+    def __init__(self) -> None:
+        self._counters: dict[str, int] = {}
+        self._left = 0
+        """Of the row that a change of the key has deleted a moment ago."""
+
+    def look(self, row: Row) -> None:
+        """The next record."""
         id_, counter, op = row["id"], int(row["counter"]), row["_op"]
         if op == "D":
-            assert counters.pop(id_) == counter, f"{row}: deleted as {counter}"
-            left = {"": counter}
-            continue
+            assert self._counters.pop(id_) == counter, f"{row}: deleted as {counter}"
+            self._left = counter
+            return
         if op == "U":
-            assert counter == counters[id_] + 1, f"{row} after {counters[id_]}"
+            assert counter == self._counters[id_] + 1, f"{row} after {self._counters[id_]}"
         elif op == "I":
-            assert counter == 1 or counter == left.get("", 0) + 1, f"{row} comes from nowhere"
-        counters[id_] = counter
+            assert counter in (1, self._left + 1), f"{row} comes from nowhere"
+        self._counters[id_] = counter
+
+
+def assert_counters_rise(rows: list[Row]) -> None:
+    """Of all records of a table."""
+    counters = Counters()
+    for row in rows:
+        counters.look(row)
 
 
 async def disturb(shop: ChangesShop, run: int) -> None:

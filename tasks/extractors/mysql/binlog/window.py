@@ -64,7 +64,7 @@ class Window:
             async for placed in events:
                 await follower.take(placed)
                 if follower.is_between and meter.is_full:
-                    reached = {"file": placed.file, "position": placed.end}
+                    reached = {"file": placed.file, "position": placed.end, "as_of": follower.as_of}
                     # What lies from here on may still be what these pass over.
                     kept = {"by_gtids": since.by_gtids, "not_before": since.not_before}
                     until = until.model_copy(update=reached | kept)
@@ -210,6 +210,8 @@ class _Follower:
         self._start: Start | None = None
         self._is_xa = self._is_known = False
         self.born = since.born
+        self.as_of = since.as_of
+        """When the last transaction was committed."""
 
     @property
     def is_between(self) -> bool:
@@ -290,6 +292,7 @@ class _Follower:
         await self._rows.commit()
         if start.begun.gtid:
             self._gtids.add(start.begun.gtid)
+        self.as_of = start.begun.microseconds
         self._start = None
 
 

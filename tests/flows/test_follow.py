@@ -122,7 +122,7 @@ async def events(shop: ChangesShop, name: str) -> list[ReceivedEvent]:
         event=EventNameFilter(name=[name]), resource=EventResourceFilter(id=[f"headrace.stream.{shop.name}"])
     )
     async with get_client() as client, asyncio.timeout(30):
-        while not (found := (await client.read_events(filter=wanted, limit=50)).events):
+        while not (await client.read_events(filter=wanted, limit=50)).events:
             await asyncio.sleep(0.5)
         await asyncio.sleep(1)  # for one too many
         return (await client.read_events(filter=wanted, limit=50)).events

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -29,6 +30,9 @@ RUNS = 90 if SOAK else 12
 KILLED_EVERY = 2 if SOAK else 4
 
 pytestmark = pytest.mark.timeout(7200 if SOAK else 900)
+
+IDS = 100_000_000
+"""How many each writer has for its own, more than the longest test takes."""
 
 _LOST = (2006, 2013, 2055, 1053, 1927, 4031)
 """The server went away under a writer."""
@@ -73,7 +77,7 @@ class Writer:
 
     async def _know(self, cursor: Any) -> None:
         """What is there: after a connection was lost nobody knows how its last transaction ended."""
-        await cursor.execute(f"SELECT id, counter FROM orders WHERE id BETWEEN {self.first} AND {self.first + 99_999}")
+        await cursor.execute(f"SELECT id, counter FROM orders WHERE id BETWEEN {self.first} AND {self.first + IDS - 1}")
         self._rows = {int(row[0]): int(row[1]) for row in await cursor.fetchall()}
         self._next = max([self.first + self._next, *self._rows]) - self.first + 1
 
@@ -168,6 +172,25 @@ class Writer:
         return self.first + self._next
 
 
+@asynccontextmanager
+async def writing(shop: ChangesShop, pause: float = 0.03) -> AsyncIterator[list[Writer]]:
+    """Four writers at work; at the end, however it comes, no transaction is left prepared: its locks would hold the rows."""
+    writers = [Writer(shop, number * IDS, pause=pause) for number in range(1, 5)]
+    try:
+        async with asyncio.TaskGroup() as group:
+            for writer in writers:
+                group.create_task(writer.write())
+            try:
+                yield writers
+            finally:
+                for writer in writers:
+                    writer.stopping = True
+    finally:
+        async with connected(shop.mysql) as connection, connection.cursor() as cursor:
+            for writer in writers:
+                await writer.decide(cursor)
+
+
 class Counters:
     """No change is missing, and none comes twice: looks at records one after the other."""
 
@@ -224,26 +247,16 @@ async def test_every_change_comes_once(
     parameters = await shop.save(block=cast("Any", block))
     parameters["source"]["tables"] = ["orders"]
     parameters |= {"mode": "changes", "partitions": 2}
-    writers = [Writer(shop, first) for first in range(100_000, 500_000, 100_000)]
-    async with asyncio.TaskGroup() as group:
-        for writer in writers:
-            group.create_task(writer.write())
+    async with writing(shop) as writers:
         await asyncio.sleep(1)
-        try:
-            for run in range(1, RUNS + 1):
-                await disturb(shop, run)
-                if run % KILLED_EVERY == 0:
-                    await killed(shop, parameters, s3_faults, prefect_faults)
-                    continue
-                if run % 3 == 0:
-                    mysql_wire.cut_after(random.randint(20_000, 200_000))
-                await extract(**parameters)
-        finally:
-            for writer in writers:
-                writer.stopping = True
-    async with connected(shop.mysql) as connection, connection.cursor() as cursor:
-        for writer in writers:
-            await writer.decide(cursor)
+        for run in range(1, RUNS + 1):
+            await disturb(shop, run)
+            if run % KILLED_EVERY == 0:
+                await killed(shop, parameters, s3_faults, prefect_faults)
+                continue
+            if run % 3 == 0:
+                mysql_wire.cut_after(random.randint(20_000, 200_000))
+            await extract(**parameters)
     # The plan of a run that was killed ends where the log ended then.
     for _ in range(2):
         await extract(**parameters)

@@ -17,8 +17,7 @@ import pytest
 
 from tasks.commits import Commit
 from tests.flows.changes import KEYS, ChangesShop, Replay, assert_same
-from tests.flows.test_changes_races import Counters, Writer
-from tests.servers.mysql import connected
+from tests.flows.test_changes_races import Counters, writing
 from tests.servers.support import say
 
 SOAK = bool(os.environ.get("HEADRACE_SOAK"))
@@ -61,19 +60,12 @@ async def test_following_stays_flat(changes_shop: ChangesShop) -> None:
     parameters = await shop.save()
     parameters |= {"every": EVERY, "flow": "follow"}
     parameters["source"]["tables"] = ["orders", "items"]
-    writers = [Writer(shop, first, pause=0.5) for first in range(100_000, 500_000, 100_000)]
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(writer.write()) for writer in writers]
-        tasks.append(group.create_task(_rotate(shop)))
+    async with writing(shop, pause=0.5) as writers:
+        rotating = asyncio.create_task(_rotate(shop))
         try:
             begun, samples = await _followed(parameters)
         finally:
-            for writer in writers:
-                writer.stopping = True
-            tasks.pop().cancel()
-    async with connected(shop.mysql) as connection, connection.cursor() as cursor:
-        for writer in writers:
-            await writer.decide(cursor)
+            rotating.cancel()
     for _ in range(2):
         await shop.capture(tables=["orders", "items"])
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import aiomysql
 import pytest
@@ -36,6 +35,9 @@ IDS = 100_000_000
 
 _LOST = (2006, 2013, 2055, 1053, 1927, 4031)
 """The server went away under a writer."""
+
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -172,16 +174,18 @@ class Writer:
         return self.first + self._next
 
 
-@asynccontextmanager
-async def writing(shop: ChangesShop, pause: float = 0.03) -> AsyncIterator[list[Writer]]:
-    """Four writers at work; at the end, however it comes, no transaction is left prepared: its locks would hold the rows."""
+async def beside_writers(shop: ChangesShop, work: Awaitable[T], pause: float = 0.03) -> tuple[T, list[Writer]]:
+    """Do something while four writers are at work; its result.
+
+    However it ends, no transaction is left prepared: its locks would hold the rows.
+    """
     writers = [Writer(shop, number * IDS, pause=pause) for number in range(1, 5)]
     try:
         async with asyncio.TaskGroup() as group:
             for writer in writers:
                 group.create_task(writer.write())
             try:
-                yield writers
+                return await work, writers
             finally:
                 for writer in writers:
                     writer.stopping = True
@@ -247,7 +251,8 @@ async def test_every_change_comes_once(
     parameters = await shop.save(block=cast("Any", block))
     parameters["source"]["tables"] = ["orders"]
     parameters |= {"mode": "changes", "partitions": 2}
-    async with writing(shop) as writers:
+
+    async def runs() -> None:
         await asyncio.sleep(1)
         for run in range(1, RUNS + 1):
             await disturb(shop, run)
@@ -257,6 +262,8 @@ async def test_every_change_comes_once(
             if run % 3 == 0:
                 mysql_wire.cut_after(random.randint(20_000, 200_000))
             await extract(**parameters)
+
+    _, writers = await beside_writers(shop, runs())
     # The plan of a run that was killed ends where the log ended then.
     for _ in range(2):
         await extract(**parameters)

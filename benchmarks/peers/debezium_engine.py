@@ -79,7 +79,7 @@ engine = DebeziumEngine(properties=properties, handler=count)
 engine._ensure_jvm_started()
 begin_at(os.environ["LOG_FILE"], int(os.environ["LOG_POSITION"]))
 threading.Thread(target=engine.run, daemon=True).start()
-deadline = time.monotonic() + 100
+deadline = time.monotonic() + 240
 while count.rows < wanted and time.monotonic() < deadline:
     time.sleep(0.1)
 print(json.dumps({"seconds": count.end - count.begin, "rows": count.rows, "bytes": 0}), flush=True)

@@ -14,8 +14,8 @@ help: ## what there is
 demo: .venv/.demo ## PostgreSQL (and MySQL, if installed) to S3 and back to a proof, in about a minute; leaves nothing behind
 	@$(BIN)/headrace demo
 
-test: .venv/.test ## all tests, on real servers
-	@$(BIN)/python -m pytest
+test: .venv/.test ## all tests, on real servers: two at a time, each half on servers of its own (about 3 GB of memory)
+	@$(BIN)/python -m pytest --numprocesses $(or $(TEST_PROCESSES),2) --dist load --maxschedchunk 1
 
 soak: .venv/.test ## the same tests with HEADRACE_SOAK=1, which the long suites go by
 	@HEADRACE_SOAK=1 $(BIN)/python -m pytest --timeout 7200
@@ -33,6 +33,7 @@ format: .venv/.lint ## put the code into shape
 bench: .venv/.test ## headrace beside its peers, in one run
 	@$(BIN)/python -m benchmarks.postgres
 	@$(BIN)/python -m benchmarks.mysql
+	@$(BIN)/python -m benchmarks.binlog
 
 clean: ## remove what the targets above made in this folder
 	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+import signal
 import sys
 from typing import Any
 
@@ -27,4 +28,6 @@ async def _main(parameters: dict[str, Any]) -> None:
 if __name__ == "__main__":
     if len(sys.argv) > 2:
         resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[2]), int(sys.argv[2])))
+    # Ignored by what a shell runs in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     asyncio.run(_main(json.loads(sys.argv[1])))

@@ -189,7 +189,7 @@ async def _signalled(shop: ChangesShop, parameters: dict[str, Any], number: sign
         sys.executable, "-m", "tests.flows.one_run", json.dumps(parameters),
         env=os.environ, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(200):
         while len(await shop.commits()) < after:
             assert process.returncode is None
             await asyncio.sleep(0.3)
@@ -246,7 +246,7 @@ def _project(name: str, pool: str, parameters: dict[str, Any]) -> dict[str, Any]
 
 
 async def _until_commits(shop: ChangesShop, count: int) -> None:
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(200):
         while len(await shop.commits()) < count:
             await asyncio.sleep(0.3)
 

@@ -104,3 +104,23 @@ async def test_a_start_beside_a_snapshot_is_refused(mysql_database: MySQLServer)
     """It would mean nothing."""
     with pytest.raises(ConfigurationError, match=r"field start.*snapshot: false"):
         opened(mysql_database, Limits(), start="2026-01-01")
+
+
+async def test_xa_transactions_count_where_they_are_decided(mysql_database: MySQLServer) -> None:
+    """Decided in the run that saw them prepared, where they are kept, or in a later one, which reads them again."""
+    server, add = mysql_database, "INSERT INTO rows_ VALUES ({0})"
+    await server.execute("CREATE TABLE rows_ (id INT PRIMARY KEY)", "FLUSH BINARY LOGS")
+    start = ":".join(map(str, (await server.fetch(STATUS[server.flavour]))[0][:2]))
+    for xid, number in (("a", 1), ("b", 2), ("c", 3)):
+        xa = f"XA {{0}} '{server.database}{xid}'"
+        await server.execute(xa.format("START"), add.format(number), xa.format("END"), xa.format("PREPARE"))
+    one = f"XA {{0}} '{server.database}d'"
+    await server.execute(one.format("START"), add.format(4), one.format("END"), one.format("COMMIT") + " ONE PHASE")
+    await server.execute(
+        add.format(5),
+        f"XA COMMIT '{server.database}b'",
+        f"XA ROLLBACK '{server.database}a'",
+        f"XA COMMIT '{server.database}c'",
+    )
+    for limits in (Limits(), Limits(seconds=1e-9)):
+        assert (await read(server, limits, start))[0] == ["4", "5", "2", "3"]

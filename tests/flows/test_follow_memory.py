@@ -41,7 +41,7 @@ class Sample:
     """What a process holds."""
 
     at: float
-    """Seconds since it was started."""
+    """Seconds since its first commit."""
     resident: int
     peak: int
 
@@ -75,18 +75,21 @@ async def test_following_stays_flat(changes_shop: ChangesShop) -> None:
 
 
 async def _followed(shop: ChangesShop, parameters: dict[str, Any]) -> tuple[float, list[Sample]]:
-    """A process that follows until it is told to stop; when it was started, and what it held from second to second.
+    """A process that follows until it is told to stop; when its first commit was there, and what it held from then on.
 
     Now and then the server begins a new file of its log.
     """
     rotating = asyncio.create_task(_rotate(shop))
-    begun = time.time()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.flows.one_run", json.dumps(parameters),
         env=os.environ, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     samples = []
     try:
+        async with asyncio.timeout(300):
+            while not await shop.commits():
+                await asyncio.sleep(0.5)
+        begun = time.time()
         while time.time() - begun < SECONDS:
             await asyncio.sleep(1)
             assert process.returncode is None, "it has ended"

@@ -137,6 +137,34 @@ def plan(
     show_plan(file, name, param)
 
 
+@app.command("load-sql")
+def load_sql(
+    name: Annotated[str, typer.Argument(metavar="STREAM|DEPLOYMENT", help="A stream, or its deployment in the file.")],
+    into: Annotated[
+        str, typer.Option("--into", "-i", help="redshift, snowflake, bigquery, duckdb or postgres (for psql).")
+    ],
+    sequence: Annotated[int, typer.Option("--sequence", "-n", min=0, help="Which commit; 0: the newest.")] = 0,
+    schema: Annotated[str, typer.Option("--schema", help="Of the tables; default: the session's.")] = "",
+    table: Annotated[
+        str, typer.Option("--table", help="Names the tables; may hold {stream}, {table}, {schema}.")
+    ] = "{table}",
+    access: Annotated[
+        str,
+        typer.Option(
+            "--access", help="By what it reads the bucket: a role's ARN, a storage integration, a connection."
+        ),
+    ] = "",
+    append: Annotated[bool, typer.Option("--append", help="Add all records as they are, whatever the mode.")] = False,
+    to: Annotated[str, typer.Option("--to", help="The destination; default: that of the stream's deployment.")] = "",
+    file: DeploymentFile = _FILE,
+) -> None:
+    """Print the SQL that loads a commit into a warehouse: once, however often it is sent."""
+    from flows.cli_load import show_script
+    from tasks.loads.targets import Naming
+
+    show_script(name, file, to, into, sequence, Naming(schema, table), access, how="append" if append else "by mode")
+
+
 @app.command()
 def discover(
     connection: Annotated[str, typer.Argument(metavar="CONNECTION", help="A saved block, such as postgres/shop.")],

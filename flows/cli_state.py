@@ -39,7 +39,7 @@ def show(stream: StreamName, to: To = "", file: File = _FILE) -> None:
             typer.echo(f"stream    {stream}\nfolder    {log.folder}\nblock     {block}\nbucket    {bucket}")
             typer.echo(await watermark(log))
 
-    perform(lambda: look(_destination(stream, to, file)))
+    perform(lambda: look(destination_of(stream, to, file)))
 
 
 @state.command("log")
@@ -61,7 +61,7 @@ def show_log(
             if not numbers:
                 typer.echo(f"no commits in {log.folder}")
 
-    perform(lambda: look(_destination(stream, to, file)))
+    perform(lambda: look(destination_of(stream, to, file)))
 
 
 @state.command("set")
@@ -155,12 +155,12 @@ def _change(
             block, _ = await _standing(log)
             typer.echo(f"done      {block}")
 
-    perform(lambda: preview(_destination(stream, to, file)))
+    perform(lambda: preview(destination_of(stream, to, file)))
     if not yes:
         if not sys.stdin.isatty():
             raise MisusedError("this moves the watermark; give --yes where nobody can be asked")
         typer.confirm("Change it?", abort=True)
-    perform(lambda: do(_destination(stream, to, file)))
+    perform(lambda: do(destination_of(stream, to, file)))
 
 
 async def _standing(log: CommitLog) -> tuple[str, str]:
@@ -197,7 +197,8 @@ async def _open(destination: S3Destination, stream: str) -> AsyncIterator[Commit
             yield CommitLog(client, destination, stream)
 
 
-def _destination(stream: str, to: str, file: Path) -> S3Destination:
+def destination_of(stream: str, to: str, file: Path) -> S3Destination:
+    """The destination that ``to`` names, or else that of the stream's deployment in the file."""
     from blocks.connect import load_by_name
     from blocks.s3 import S3Destination
     from flows.cli_deployments import MisusedError, streams

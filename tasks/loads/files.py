@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, cast
 import zstandard
 from isal import igzip, isal_zlib
 
+from blocks.errors import ConfigurationError
 from blocks.s3 import S3Destination
 from tasks.commits import Entry
 
@@ -29,22 +30,30 @@ class Files:
 
     @asynccontextmanager
     async def fetched(self, entry: Entry) -> AsyncIterator[Path]:
-        """The object as it is stored; `ValueError` when it is not what was committed."""
+        """The object as it is stored; `ConfigurationError` when it is gone, or not what was committed."""
         folder = await asyncio.to_thread(TemporaryDirectory, prefix="headrace-")
         try:
             path = Path(folder.name, entry.key.rpartition("/")[2])
             crc = await self._download(entry, path)
             if crc != entry.crc32:
-                raise ValueError(f"{entry.url} has the CRC-32 {crc}, and was committed with {entry.crc32}")
+                raise ConfigurationError(
+                    f"{entry.url} has the CRC-32 {crc}, and was committed with {entry.crc32}: somebody wrote over it; extract "
+                    "the stream again"
+                )
             yield path
         finally:
             await asyncio.to_thread(folder.cleanup)
 
     async def _download(self, entry: Entry, path: Path) -> str:
         destination = self._destination
-        answer = await self._client.get_object(
-            Bucket=destination.bucket, Key=entry.key, **destination.owner_arguments()
-        )
+        try:
+            answer = await self._client.get_object(
+                Bucket=destination.bucket, Key=entry.key, **destination.owner_arguments()
+            )
+        except self._client.exceptions.NoSuchKey as error:
+            raise ConfigurationError(
+                f"{entry.url} is committed and gone (a lifecycle rule of the bucket, maybe); extract the stream again"
+            ) from error
         crc = 0
         file = await asyncio.to_thread(path.open, "wb")
         try:

@@ -116,13 +116,21 @@ class Loader:
             for entry in shape.entries:
                 async with self.files.fetched(entry) as file:
                     await session.fill(shape.columns, file, _STAGE, commit)
-        await self._check_keys(target)
+        await self._check_rows(target)
         statements = warehouse.prepare(target, _STAGE, commit, types)
         statements += warehouse.apply(target, _STAGE, commit, types=types)
         for statement in [*statements, *drop(_STAGE, target)]:
             await session.execute(statement)
 
-    async def _check_keys(self, target: Target) -> None:
+    async def _check_rows(self, target: Target) -> None:
+        query = self.session.warehouse.moved(target, _STAGE)
+        if query and (found := await self.session.value(query)) is not None:
+            raise ConfigurationError(
+                f"stream {self.log.stream}: {target.source} has a row that got another key, and the log does not have all of "
+                f"its columns (_position {found}). Have the source log whole rows (binlog_row_image = FULL; PostgreSQL: "
+                f"REPLICA IDENTITY FULL) and begin with a new snapshot (`headrace state set {self.log.stream} null`), or "
+                "load with how: append"
+            )
         query = self.session.warehouse.duplicates(target, _STAGE)
         if query and (found := await self.session.value(query)) is not None:
             raise ConfigurationError(

@@ -233,6 +233,17 @@ class Warehouse(ABC):
         keys = ", ".join(self.identifier(key) for key in target.keys)
         return f"SELECT {keys} FROM {stage} GROUP BY {keys} HAVING COUNT(*) > 1 LIMIT 1"
 
+    def moved(self, target: Target, stage: str) -> str:
+        """A query for a row that came to its key from another, and whose record lacks columns; empty: there can be none.
+
+        Their values are those of the former key's row, which nothing here follows.
+        """
+        if not target.unchanged:
+            return ""
+        operation, unchanged = self.identifier("_op"), self.identifier("_unchanged")
+        found = f"{operation} = 'I' AND {unchanged} IS NOT NULL"
+        return f"SELECT {self.identifier('_position')} FROM {stage} WHERE {found} LIMIT 1"
+
     # -- what is loaded --------------------------------------------------------------------------------------------
 
     def loaded(self, stream: str) -> str:

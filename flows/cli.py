@@ -126,6 +126,17 @@ def check(names: Names = None, file: DeploymentFile = _FILE) -> None:
 
 
 @app.command()
+def doctor(file: DeploymentFile = _FILE) -> None:
+    """Look at the server, pools, workers, blocks, and at every stream: is all that should run running? Changes nothing.
+
+    Exit code 1 when anything stands still or soon will.
+    """
+    from flows.cli_doctor import show_doctor
+
+    raise typer.Exit(0 if show_doctor(file) else 1)
+
+
+@app.command()
 def plan(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A deployment of the file.")],
     param: Overrides = _NO_OVERRIDES,

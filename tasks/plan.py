@@ -16,6 +16,7 @@ from tasks import progress, state
 from tasks.extractors.contract import Plan
 from tasks.failures import RETRIES, RETRY_SECONDS, explained_by, may_pass
 from tasks.run import Run, Work
+from tasks.telling import name_run
 
 _REACH_SECONDS = 10.0
 
@@ -32,12 +33,17 @@ async def plan(run: Run) -> Work:
         pending = _pending(mark, run)
         if pending is not None:
             get_run_logger().info("taking up the plan of a run that did not end: %s", _window(pending))
-            return Work(pending, mark, resumed=True)
+            work = Work(pending, mark, resumed=True)
+            await name_run(run, work)
+            return work
         fresh = await run.extractor.plan(mark.position)
         if fresh.partitions:
             await state.put_pending(mark, fresh, run.log)
         _tell(run, fresh)
-        return Work(fresh, mark, resumed=False)
+        work = Work(fresh, mark, resumed=False)
+        if fresh.partitions:
+            await name_run(run, work)
+        return work
 
 
 async def _reach(destination: S3Destination) -> None:

@@ -94,6 +94,49 @@ def set_position(
 
 
 @state.command()
+def begin(
+    stream: StreamName,
+    warehouse: Annotated[
+        str,
+        typer.Option("--from", metavar="CONNECTION", help="What holds rows already: postgres/…, mysql/…, duckdb/…."),
+    ],
+    query: Annotated[
+        str, typer.Option("--query", help="Gives the last cursor value: SELECT max(updated_at) FROM orders.")
+    ],
+    to: To = "",
+    file: File = _FILE,
+) -> None:
+    """Give a stream that has no commit yet its first position: the last value that a destination holds already."""
+    from blocks.connect import load_by_name
+    from blocks.duck import DuckDB
+    from blocks.mysql import MySQL
+    from blocks.postgres import Postgres
+    from flows.cli_perform import perform
+    from tasks.first import begin as first
+
+    async def do(destination: S3Destination, block: Postgres | MySQL | DuckDB) -> None:
+        async with _open(destination, stream) as log:
+            commit = await first(log, _cursor(stream, file), block, query)
+            typer.echo(f"done      commit {commit.sequence}, {_text(commit.until)}")
+
+    kinds: tuple[type[Any], ...] = (Postgres, MySQL, DuckDB)
+    perform(lambda: do(destination_of(stream, to, file), load_by_name(kinds, warehouse)))
+
+
+def _cursor(stream: str, file: Path) -> str:
+    """The cursor of the stream's deployment."""
+    from flows.cli_deployments import MisusedError, streams
+    from flows.deployments import read
+
+    known = [each for deployment in read(file).values() for each in streams(deployment)]
+    sources = [each.get("source") or {} for each in known if each.get("stream") == stream]
+    found = {str(source["cursor"]) for source in sources if source.get("cursor")}
+    if len(found) != 1:
+        raise MisusedError(f"{file}: stream {stream} has {'no cursor' if not found else 'several cursors'}")
+    return found.pop()
+
+
+@state.command()
 def rewind(
     stream: StreamName,
     sequence: Annotated[int, typer.Argument(metavar="SEQUENCE", min=0, help="A commit's number; 0: the beginning.")],

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import yaml
+from typer.testing import Result
 
 from blocks.errors import ConfigurationError, PositionLost
+from tasks.first import value_of
 from tests.flows.changes import ChangesShop
 from tests.flows.loads import Into, into_duckdb, into_postgres
 from tests.flows.shops import Shop
+from tests.flows.test_cli import headrace
 from tests.servers.faults import FaultProxy, Truncate
 from tests.servers.postgres import PostgresServer
 from tests.tasks.extractors.test_mysql import block_of
@@ -350,3 +354,36 @@ async def test_a_table_without_a_key_is_refused(changes_shop: ChangesShop, into:
                            source={"connection": f"mysql/{changes_shop.name}", "tables": ["nokey"]})  # fmt: skip
     with pytest.raises(ConfigurationError, match=r"nokey has no key .*how: append"):
         await into.load(changes_shop.name, changes_shop.destination())
+
+
+async def test_a_first_position_from_the_destination(shop: Shop, into: Into, tmp_path: Path) -> None:
+    """A stream goes on behind what a destination holds; once it has a commit, its own position counts."""
+    await into.execute("CREATE TABLE before (id bigint, updated_at timestamptz)")
+    await into.execute("INSERT INTO before VALUES (7, '2026-01-01 01:02:03.000004+02'), (2990, NULL)")
+    parameters = await shop.save()
+    parameters["source"]["cursor"] = "id"
+    file = tmp_path / "prefect.yaml"
+    entry = {
+        "name": "things",
+        "entrypoint": "flows/extract.py:extract",
+        "parameters": {**parameters, "mode": "incremental"},
+    }
+    file.write_text(yaml.safe_dump({"deployments": [entry]}))
+    kind = into.block.get_block_type_slug()
+    await into.block.asave(f"{shop.name}-into", overwrite=True)
+
+    async def begin(query: str) -> Result:
+        connection = f"{kind}/{shop.name}-into"
+        return await headrace("state", "begin", shop.name, "--from", connection, "--query", query, "--file", str(file))
+
+    none = await begin("SELECT max(id) FROM before WHERE id < 0")
+    assert (none.exit_code, "gives NULL" in none.output) == (1, True), none.output
+    assert await value_of(into.block, "SELECT max(updated_at) FROM before;") == "2025-12-31 23:02:03.000004+00"
+    done = await begin("SELECT max(id) FROM before")
+    assert done.exit_code == 0, done.output
+    outcome = await shop.run("incremental")
+    assert (outcome["sequence"], outcome["rows"]) == (2, 10)
+    again = await begin("SELECT max(id) FROM before")
+    assert (again.exit_code, "goes on from there" in again.output) == (1, True)
+    await into.load(shop.name, shop.destination())
+    assert await loaded_ids(shop, into) == (await shop.ids())[-10:]

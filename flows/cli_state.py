@@ -116,9 +116,10 @@ def begin(
 
     async def do(destination: S3Destination, block: Postgres | MySQL | DuckDB) -> None:
         async with _open(destination, stream) as log:
-            commit = await first(log, _cursor(stream, file), block, query)
+            commit = await first(log, cursor, block, query)
             typer.echo(f"done      commit {commit.sequence}, {_text(commit.until)}")
 
+    cursor = _cursor(stream, file)
     kinds: tuple[type[Any], ...] = (Postgres, MySQL, DuckDB)
     perform(lambda: do(destination_of(stream, to, file), load_by_name(kinds, warehouse)))
 

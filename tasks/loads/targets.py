@@ -98,10 +98,10 @@ def _target(commit: Commit, source: str, entries: list[Entry], naming: Naming, h
     action = _action(commit, last.values(), how)
     columns = [column for column in last.values() if action != "apply" or column.name not in META]
     keys = tuple(column.name for column in columns if column.key) if action in ("merge", "apply") else ()
-    if action == "apply" and not keys:
+    if action == "apply" and not (keys and set(META) <= last.keys()):
         raise ConfigurationError(
-            f"stream {commit.stream}: {source or 'its table'} has no key by which changes could be applied. Give the table a "
-            "primary key, or load its records as they are (field how: append)"
+            f"stream {commit.stream}: {source or 'its records'} cannot be applied by key: the table needs a primary key, and "
+            "the destination the layout tables. Or load the records as they are (field how: append)"
         )
     absent = {name for entry in entries for name in entry.unchanged}
     return Target(

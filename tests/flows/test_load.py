@@ -352,8 +352,22 @@ async def test_a_table_without_a_key_is_refused(changes_shop: ChangesShop, into:
     await changes_shop.mysql.execute("CREATE TABLE nokey (a INT)", "INSERT INTO nokey VALUES (1)")
     await changes_shop.run("changes", block=cast("Any", block_of(changes_shop.mysql)),
                            source={"connection": f"mysql/{changes_shop.name}", "tables": ["nokey"]})  # fmt: skip
-    with pytest.raises(ConfigurationError, match=r"nokey has no key .*how: append"):
+    with pytest.raises(ConfigurationError, match=r"nokey cannot be applied by key.*how: append"):
         await into.load(changes_shop.name, changes_shop.destination())
+
+
+async def test_another_layout_is_refused(changes_shop: ChangesShop, into: Into) -> None:
+    """One log of all tables has no columns to apply; as they are, its records can be loaded."""
+    await changes_shop.mysql.execute("INSERT INTO orders (id, counter) VALUES (1, 1)")
+    lake = changes_shop.destination(layout="log")
+    await changes_shop.run(
+        "changes", to=lake, block=cast("Any", block_of(changes_shop.mysql)),
+        source={"connection": f"mysql/{changes_shop.name}", "tables": ["orders"]},
+    )  # fmt: skip
+    with pytest.raises(ConfigurationError, match=r"its records cannot be applied by key.*layout tables.*how: append"):
+        await into.load(changes_shop.name, lake)
+    await into.load(changes_shop.name, lake, how="append", table_name="log")
+    assert await into.fetch("SELECT count(*) FROM log") == [(1,)]
 
 
 async def test_a_first_position_from_the_destination(shop: Shop, into: Into, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from prefect.client.orchestration import get_client
 from blocks.pipeline_conf import configure
 from blocks.s3 import S3Destination
 from tests.flows.test_cli import headrace
-from tests.flows.test_deployments import ROOT, lake
+from tests.flows.test_deployments import ROOT, lake, prefect
 
 __all__ = ["lake"]  # the shop that prefect.yaml names
 
@@ -76,8 +76,10 @@ async def test_operations(lake: S3Destination, monkeypatch: pytest.MonkeyPatch) 
     await typed(["run", "orders"])
     for words in commands("operations.md"):
         await typed(words)
-    (code,) = [text for language, text in blocks("operations.md") if language == "python"]
-    await asyncio.to_thread(exec, code, {})
+    (made_by,) = [
+        line for _, text in blocks("operations.md") for line in text.splitlines() if line.startswith("prefect ")
+    ]
+    await prefect(*shlex.split(made_by)[1:])
     async with get_client() as client:
-        (made,) = await client.read_automations_by_name("headrace: runs without a heartbeat")
+        (made,) = await client.read_automations_by_name("headrace: lost runs")
         await client.delete_automation(made.id)

@@ -189,7 +189,7 @@ async def test_a_lost_worker_is_replaced_by_the_other(
         async with asyncio.timeout(240):
             assert (await running)["committed"]
     finally:
-        await prefect("--no-prompt", "automation", "delete", "headrace lost runs")
+        await prefect("--no-prompt", "automation", "delete", "headrace: lost runs")
     await shop.assert_sound("full")
 
 

@@ -112,7 +112,7 @@ class Gate:
 @pytest.fixture
 async def gate(s3_faults: FaultProxy) -> Gate:
     made = Gate(opened=asyncio.Event())
-    s3_faults.before(Call(made.stand), method="PUT", path="/data/")
+    s3_faults.before(Call(made.stand), method="PUT", path="/data/", times=None)
     return made
 
 

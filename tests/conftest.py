@@ -30,7 +30,7 @@ from contextlib import contextmanager  # noqa: E402
 import pytest  # noqa: E402
 from blockbuster import BlockBuster  # noqa: E402
 
-from tests.servers import faults, mysql, postgres, s3  # noqa: E402
+from tests.servers import faults, mongodb, mysql, postgres, s3  # noqa: E402
 from tests.servers.support import ServerUnavailableError, unavailable  # noqa: E402
 
 _started: dict[str, str] = {}  # the servers of this run and their versions, for the summary
@@ -133,6 +133,33 @@ async def mysql_database(request: pytest.FixtureRequest) -> AsyncIterator[mysql.
 def mysql_wire(mysql_database: mysql.MySQLServer) -> Iterator[faults.TcpProxy]:
     """A proxy in front of this test's database that can cut, stall and slow down its connections."""
     with faults.TcpProxy(mysql_database.host, mysql_database.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def mongodb_server() -> Iterator[mongodb.MongoServer]:
+    """One server of MongoDB's protocol for the whole run."""
+    with _or_skip(), mongodb.started() as server:
+        _started["MongoDB"] = server.version
+        yield server
+
+
+@pytest.fixture
+async def mongodb_database(mongodb_server: mongodb.MongoServer) -> AsyncIterator[mongodb.MongoServer]:
+    """An empty database of this test's own."""
+    if not mongodb_server.running:  # an earlier test killed it
+        mongodb_server.restart()
+    created = await mongodb_server.create_database()
+    yield created
+    if not created.running:
+        created.restart()
+    await created.drop()
+
+
+@pytest.fixture
+def mongodb_wire(mongodb_database: mongodb.MongoServer) -> Iterator[faults.TcpProxy]:
+    """A proxy in front of this test's server that can cut, stall and slow down its connections."""
+    with faults.TcpProxy(mongodb_database.host, mongodb_database.port) as proxy:
         yield proxy
 
 

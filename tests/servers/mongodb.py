@@ -108,7 +108,9 @@ class Instance:
 
     @property
     def version(self) -> str:
-        return f"7.0 (DocumentDB on {self._run('postgres', '--version').split()[2]}, FerretDB {_GATEWAY.split('@v')[1]})"
+        return (
+            f"7.0 (DocumentDB on {self._run('postgres', '--version').split()[2]}, FerretDB {_GATEWAY.split('@v')[1]})"
+        )
 
     def create(self) -> Authority:
         """Fill the data folder; the authority that signed the gateway's certificate."""
@@ -125,7 +127,9 @@ class Instance:
         authority.issue("server", owner=self._owner)
         authority.issue("client")
         self._start_engine()
-        self._run("psql", "-qAt", self._url, "-c", "SET client_min_messages = error; CREATE EXTENSION documentdb CASCADE")
+        self._run(
+            "psql", "-qAt", self._url, "-c", "SET client_min_messages = error; CREATE EXTENSION documentdb CASCADE"
+        )
         return authority
 
     def start(self) -> None:

@@ -137,7 +137,7 @@ shop.save("shop", overwrite=True)
     def client_arguments(self) -> dict[str, Any]:
         """Keyword arguments of ``AsyncIOMotorClient``, secrets included."""
         uri = self.uri.get_secret_value()
-        wanted = {
+        wanted: dict[str, Any] = {
             "host": uri or [place.strip() for place in self.hosts.split(",")],
             "username": self.user,
             "password": self.password.get_secret_value(),
@@ -177,7 +177,7 @@ shop.save("shop", overwrite=True)
         """The hosts, with their ports, and nothing secret."""
         if self.hosts:
             return ",".join(place.strip() for place in self.hosts.split(","))
-        return _split(self.uri.get_secret_value()).netloc.rpartition("@")[2]
+        return str(_split(self.uri.get_secret_value()).netloc).rpartition("@")[2]
 
     def _tls_arguments(self) -> dict[str, Any]:
         mode = self.tls_mode

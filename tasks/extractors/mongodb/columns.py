@@ -57,7 +57,7 @@ def parsed(name: str, path: str) -> tuple[bytes, ...]:
     """``a.b[0]`` as steps; a dot or bracket that belongs to a name has a backslash before it."""
     steps, at = [], 0
     for found in _STEP.finditer(path):
-        if path[at : found.start()] not in ("", "."):
+        if path[at : found.start()] not in (("", ".") if at else ("",)):
             break
         word, place = found.groups()
         steps.append((place if word is None else re.sub(r"\\(.)", r"\1", word)).encode())
@@ -122,7 +122,7 @@ class Writer:
 
     def _other(self, name: str, kind: str, data: bytes, at_kind: int, at: int, end: int) -> str:
         """A value that is not of its column's type."""
-        told = f"{name}: not {'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+        told = f"{name}: not {'an' if kind[0] in 'aeio' else 'a'} {kind}"
         if self._mistyped == "fail":
             there = Kind(at_kind).name.lower()
             raise ConfigurationError(

@@ -16,6 +16,24 @@ _MAX_NAMES = 100
 """So many names of fields that were dropped are counted apart."""
 
 
+@dataclass(frozen=True)
+class Extra:
+    """What becomes of the fields that no column names."""
+
+    at: int | None
+    """The place of their column."""
+    refused: bool
+    counted: bool
+
+    @property
+    def kept(self) -> bool:
+        return self.at is not None
+
+    @property
+    def told(self) -> bool:
+        return self.refused or self.counted
+
+
 @dataclass
 class Node:
     """What is wanted at one place of a document."""
@@ -32,11 +50,13 @@ class Documents:
     ) -> None:
         """``told``: what no column takes is told of. Not where the user has chosen columns."""
         self.writer = Writer(Texts(canonical=canonical, binary=dialect.binary), dialect, declared)
-        self._extra_at = next((n for n, one in enumerate(fields) if not one.path), None)
-        self._refuses = declared.extra == "refuse" and told
-        self._drops = declared.extra == "drop" and told
+        self.extra = Extra(
+            at=next((n for n, one in enumerate(fields) if not one.path), None),
+            refused=declared.extra == "refuse" and told,
+            counted=declared.extra == "drop" and told,
+        )
         self._blank: list[str | None] = [None] * len(fields)
-        self._missing = [self.writer.default(one) for one in fields]
+        self.missing = [self.writer.default(one) for one in fields]
         self.root = Node()
         for place, one in enumerate(fields):
             if one.path:
@@ -49,13 +69,13 @@ class Documents:
 
     def row(self, data: bytes, at: int, end: int) -> str:
         """The record of one document."""
-        texts, others = self._blank.copy(), _Others(self._extra_at is not None)
+        texts, others = self._blank.copy(), _Others(self.extra.kept)
         self._walk(data, at, end, self.root, texts, others)
         if others.names:
-            self._tell(data, others.names)
-        if others.members and self._extra_at is not None:
-            texts[self._extra_at] = self.writer.quoted(f"{{{','.join(others.members)}}}")
-        return ",".join([self._missing[n] if text is None else text for n, text in enumerate(texts)]) + "\n"
+            self._tell(others.names)
+        if others.members and self.extra.at is not None:
+            texts[self.extra.at] = self.writer.quoted(f"{{{','.join(others.members)}}}")
+        return ",".join([self.missing[n] if text is None else text for n, text in enumerate(texts)]) + "\n"
 
     def _wanted(self, path: Sequence[bytes]) -> Node:
         node = self.root
@@ -109,17 +129,16 @@ class Documents:
             self._inner(data, kind, at, end, child, texts, inner)
             others.names += [name + b"." + one for one in inner.names]
             if inner.members:
-                others.members.append(
-                    f"{self.writer.texts.named(data, name, Kind.NULL, at, at)[:-4]}{{{','.join(inner.members)}}}"
-                )
+                others.members.append(f"{self.writer.texts.key(name)}:{{{','.join(inner.members)}}}")
             return
         if child is not None and not child.columns:
             self._inner(data, kind, at, end, child, texts, None)
         others.names.append(name)
         if others.kept:
-            others.members.append(self._told(data, name, kind, at, end))
+            others.members.append(self.told(data, name, kind, at, end))
 
-    def _told(self, data: bytes, name: bytes, kind: int, at: int, end: int) -> str:
+    def told(self, data: bytes, name: bytes, kind: int, at: int, end: int) -> str:
+        """A value that no column takes, as a member of ``_extra``."""
         texts = self.writer.texts
         before = texts.invalid
         member = texts.named(data, name, kind, at, end)
@@ -147,14 +166,14 @@ class Documents:
                 self._inner(data, kind, begin, at, child, texts, None)
             place += 1
 
-    def _tell(self, data: bytes, names: list[bytes]) -> None:
+    def _tell(self, names: list[bytes]) -> None:
         told = [name.decode("utf-8", "replace") for name in names]
-        if self._refuses:
+        if self.extra.refused:
             raise ConfigurationError(
                 f"field extra: a document has the field {told[0]}, which no column names; declare it in fields, or choose "
                 "json or drop"
             )
-        if self._drops:
+        if self.extra.counted:
             for name in told:
                 known = f"{name}: in no column, left out"
                 counted = self.writer.counted

@@ -20,6 +20,7 @@ from blocks.errors import SnapshotLost
 from tasks.extractors import columns
 from tasks.extractors.contract import NOT_ASKED, Partition, Plan, Read, ReadOptions, Write
 from tasks.extractors.fields import Declared
+from tasks.extractors.mongodb.batches import Batches
 from tasks.extractors.mongodb.client import CURSOR_GONE, SNAPSHOT_GONE, Server, explained, opened, server_of
 from tasks.extractors.mongodb.columns import Field, fields_of
 from tasks.extractors.mongodb.document import Documents
@@ -97,19 +98,20 @@ class MongoDBExtractor:
         pipeline = Select(self._subject).partition(plan, partition, fields)
         client, server = await self._connected()
         collection = client[self._subject.block.database][self._subject.collection]
-        made = Documents(
+        each = Documents(
             fields,
             self._subject.declared,
             self._options.dialect,
             canonical=self._subject.canonical,
             told=not self._options.columns,
         )
+        made = Batches(each, fields, self._options.dialect)
         try:
             async with self._session(client, server) as session:
                 cursor = collection.aggregate_raw_batches(
                     pipeline, batchSize=_batch(plan), session=session, allowDiskUse=True
                 )
-                return Read(rows=await _pushed(cursor, made, write), counted=dict(made.writer.counted))
+                return Read(rows=await _pushed(cursor, made, write), counted=dict(each.writer.counted))
         except pymongo.errors.PyMongoError as error:
             raise self._told(error, plan, partition) from error
 
@@ -147,8 +149,8 @@ class MongoDBExtractor:
         code = getattr(error, "code", None)
         if code in SNAPSHOT_GONE:
             return SnapshotLost(
-                f"partition {partition.name}: the server keeps no state so old; set minSnapshotHistoryWindowInSeconds to more than "
-                "a read takes, or read_concern to majority"
+                f"partition {partition.name}: the server keeps no state so old; set its minSnapshotHistoryWindowInSeconds to "
+                "more than a read takes, or read_concern to majority"
             )
         if not plan.resumable and (code in CURSOR_GONE or isinstance(error, pymongo.errors.ConnectionFailure)):
             error.add_note(f"partition {partition.name}")
@@ -167,7 +169,7 @@ def _batch(plan: Plan) -> int:
     return min(100_000, max(1, BATCH_BYTES * plan.estimated_rows // plan.estimated_bytes))
 
 
-async def _pushed(cursor: Any, made: Documents, write: Write) -> int:
+async def _pushed(cursor: Any, made: Batches, write: Write) -> int:
     """Push all batches; while one is written the next is on its way."""
     rows = 0
     coming = asyncio.ensure_future(_next(cursor))

@@ -305,9 +305,8 @@ def _value(found: dict[str, Any], path: str) -> Any:
 
 
 def _after(since: JsonValue, cursor: str) -> Mark | None:
-    if value_after(since, cursor, "MongoDB") is None:
+    if value_after(since, cursor, "MongoDB") is None or not isinstance(since, dict):
         return None
-    assert isinstance(since, dict)
     try:
         return Mark.load(since)
     except (ValueError, TypeError) as error:

@@ -43,7 +43,11 @@ class Texts:
 
     def named(self, data: bytes, name: bytes, kind: int, at: int, end: int) -> str:
         """A member of a JSON object."""
-        return f"{encode_basestring(self._decoded(name))}:{self._json[kind](data, at, end)}"
+        return f"{self.key(name)}:{self._json[kind](data, at, end)}"
+
+    def key(self, name: bytes) -> str:
+        """A name as JSON."""
+        return encode_basestring(self._decoded(name))
 
     def _decoded(self, raw: bytes) -> str:
         try:

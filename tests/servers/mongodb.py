@@ -5,8 +5,10 @@ the same tests run on it. The engine is Debian's package, unpacked into the cach
 C library; the gateway is built there with Go. What they lack beside `mongod`: change streams, transactions, snapshots.
 """
 
+import asyncio
 import contextlib
 import dataclasses
+import json
 import os
 import platform
 import secrets
@@ -150,6 +152,11 @@ class Instance:
             daemon.stop(signal.SIGINT)
         self._daemons = []
 
+    def create_view(self, database: str, name: str, of: str, pipeline: str) -> None:
+        """The gateway makes a collection of a view that it is asked for; the engine knows better."""
+        told = f'{{"create": "{name}", "viewOn": "{of}", "pipeline": {pipeline}}}'
+        self._run("psql", "-qAt", self._url, "-c", f"SELECT documentdb_api.create_collection_view('{database}', '{told}')")
+
     @property
     def _url(self) -> str:
         return f"postgres://{self._user}:{self._password}@127.0.0.1:{self._engine_port}/postgres"
@@ -232,6 +239,14 @@ class MongoServer:
     async def create_database(self) -> "MongoServer":
         """A new database on this server; it is there with its first collection."""
         return dataclasses.replace(self, database=f"test_{secrets.token_hex(6)}")
+
+    async def create_view(self, name: str, of: str, pipeline: str) -> None:
+        """A view of a collection, its stages in JSON."""
+        if self.instance is not None:
+            await asyncio.to_thread(self.instance.create_view, self.database, name, of, pipeline)
+            return
+        async with database_of(self) as database:
+            await database.command("create", name, viewOn=of, pipeline=json.loads(pipeline))
 
     async def create_user(self, role: str) -> "MongoServer":
         """This database as a new account with one role sees it."""

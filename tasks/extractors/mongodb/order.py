@@ -41,7 +41,9 @@ _PYTHON: tuple[tuple[type | tuple[type, ...], str], ...] = (
 
 
 def stored(value: Any) -> JsonValue:
-    """A BSON value as canonical Extended JSON, which keeps its type."""
+    """A BSON value as canonical Extended JSON, which keeps its type. Of integers MongoDB compares nothing but the number."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53:
+        return int(value)
     made: JsonValue = json.loads(json_util.dumps(value, json_options=_OPTIONS))
     return made
 

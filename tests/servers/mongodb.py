@@ -155,7 +155,9 @@ class Instance:
     def create_view(self, database: str, name: str, of: str, pipeline: str) -> None:
         """The gateway makes a collection of a view that it is asked for; the engine knows better."""
         told = f'{{"create": "{name}", "viewOn": "{of}", "pipeline": {pipeline}}}'
-        self._run("psql", "-qAt", self._url, "-c", f"SELECT documentdb_api.create_collection_view('{database}', '{told}')")
+        self._run(
+            "psql", "-qAt", self._url, "-c", f"SELECT documentdb_api.create_collection_view('{database}', '{told}')"
+        )
 
     @property
     def _url(self) -> str:

@@ -10,11 +10,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from prefect.blocks.core import Block
 
 from blocks.errors import ConfigurationError, PositionLost
+from blocks.mongodb import MongoDB
 from blocks.mysql import MySQL
 from blocks.postgres import Postgres
 from blocks.s3 import S3Destination
 from blocks.watermark import Watermark
-from tasks import check_mysql, check_postgres, state
+from tasks import check_mongodb, check_mysql, check_postgres, state
 from tasks.commits import CommitLog
 from tasks.extractors.contract import ReadOptions
 from tasks.extractors.source import Source
@@ -52,6 +53,7 @@ async def _of_source(source: Source, options: ReadOptions) -> Findings:
 SOURCES: dict[type[Block], Callable[[Any, ReadOptions], Findings]] = {
     Postgres: check_postgres.look,
     MySQL: check_mysql.look,
+    MongoDB: check_mongodb.look,
 }
 """What is looked at for each kind of connection. A new source adds its line here."""
 

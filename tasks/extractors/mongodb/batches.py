@@ -312,7 +312,8 @@ def _ends(block: Block, kinds: Numbers, begins: Numbers) -> Numbers:
         if (size := int(_FIXED[first])) != _UNKNOWN:
             return begins + size
         if (extra := int(_EXTRA[first])) != _UNKNOWN:
-            return begins + block.int32[begins] + extra
+            ends: Numbers = begins + block.int32[begins] + extra
+            return ends
         return np.full(len(begins), _UNKNOWN)
     sizes, extras = _FIXED[kinds], _EXTRA[kinds]
     lengths = block.int32[np.minimum(begins, len(block.data) - 1)].astype(np.int64)

@@ -23,7 +23,7 @@ _SNAPSHOTS = 13
 """The wire version of MongoDB 5.0, from which on finds outside of transactions can read a snapshot."""
 
 # https://www.mongodb.com/docs/manual/reference/error-codes/
-_DENIED = 13
+DENIED = 13
 _LOGIN = (11, 18)
 _MENDABLE = (2, 9, 14, 15, 26, 28, 40, 59, 72, 115, 166, 168, 238)
 SNAPSHOT_GONE = (239, 246)
@@ -84,7 +84,7 @@ async def server_of(client: Any, block: MongoDB) -> Server:
 def explained(error: pymongo.errors.PyMongoError, what: str) -> Exception:
     """``error`` as a `ConfigurationError` when the user has to mend it, itself with a note otherwise."""
     code = getattr(error, "code", None)
-    if code == _DENIED:
+    if code == DENIED:
         return ConfigurationError(f"{what}: {_short(error)}; grant the user the role read on the database")
     if code in _LOGIN:
         return ConfigurationError(f"{what}: {_short(error)}; check user, password and auth_source of the connection")

@@ -36,6 +36,19 @@ class Subject:
     canonical: bool
 
 
+def subject_of(source: Any) -> Subject:
+    """What a `MongoDBCollection` reads."""
+    return Subject(
+        block=source.connection,
+        collection=source.collection,
+        window=source,
+        declared=source,
+        filter=source.filter,
+        pipeline=source.pipeline,
+        canonical=source.json_form == "canonical",
+    )
+
+
 class Select:
     """Composes the aggregations of one stream."""
 

@@ -11,7 +11,7 @@ from blocks.mongodb import MongoDB
 from tasks.extractors.contract import Extractor, ReadOptions
 from tasks.extractors.fields import Declared
 from tasks.extractors.mongodb.extractor import MongoDBExtractor
-from tasks.extractors.mongodb.select import Subject
+from tasks.extractors.mongodb.select import subject_of
 from tasks.extractors.source import Source, Window
 
 
@@ -44,13 +44,4 @@ class MongoDBCollection(Source, Window, Declared):
     )
 
     def open(self, options: ReadOptions) -> Extractor:
-        subject = Subject(
-            block=self.connection,
-            collection=self.collection,
-            window=self,
-            declared=self,
-            filter=self.filter,
-            pipeline=self.pipeline,
-            canonical=self.json_form == "canonical",
-        )
-        return MongoDBExtractor(subject, options)
+        return MongoDBExtractor(subject_of(self), options)

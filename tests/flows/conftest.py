@@ -8,8 +8,9 @@ from typing import Any, cast
 import pytest
 
 from tests.flows.changes import ChangesShop
-from tests.flows.shops import MySQLShop, Shop
+from tests.flows.shops import MongoShop, MySQLShop, Shop
 from tests.servers.faults import FaultProxy
+from tests.servers.mongodb import MongoServer
 from tests.servers.mysql import MySQLServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.s3 import S3Server
@@ -29,6 +30,15 @@ async def mysql_shop(mysql_database: MySQLServer, s3_server: S3Server, bucket: s
     """The same on MySQL, and on MariaDB."""
     assert prefect_api
     made = MySQLShop(cast("Any", mysql_database), s3_server, bucket, {"compression": "none"})
+    await made.create()
+    return made
+
+
+@pytest.fixture
+async def mongodb_shop(mongodb_database: MongoServer, s3_server: S3Server, bucket: str, prefect_api: str) -> MongoShop:
+    """The same on MongoDB."""
+    assert prefect_api
+    made = MongoShop(cast("Any", mongodb_database), s3_server, bucket, {"compression": "none"})
     await made.create()
     return made
 

@@ -78,7 +78,7 @@ class MongoDBExtractor:
 
     async def plan(self, since: JsonValue) -> Plan:
         """See `Extractor.plan`. A position is ``{"cursor": path, "value": …, "id": …}``, values in Extended JSON."""
-        select, fields = Select(self._subject), self._fields()
+        select, fields = self._select(), self._fields()
         client, server = await self._connected()
         blank = Plan(id=uuid.uuid4().hex, mode=self._options.mode, asked=self.asked, since=since)
         database = client[self._subject.block.database]
@@ -95,7 +95,7 @@ class MongoDBExtractor:
     async def read(self, plan: Plan, partition: Partition, write: Write) -> Read:
         """See `Extractor.read`. Under this run's snapshot, where it has one."""
         fields = tuple(field for field in self._fields() if field.column in plan.columns)
-        pipeline = Select(self._subject).partition(plan, partition, fields)
+        pipeline = self._select().partition(plan, partition, fields)
         client, server = await self._connected()
         collection = client[self._subject.block.database][self._subject.collection]
         each = Documents(
@@ -117,6 +117,9 @@ class MongoDBExtractor:
 
     def _fields(self) -> tuple[Field, ...]:
         return columns.chosen(fields_of(self._subject.declared), self._options.columns)
+
+    def _select(self) -> Select:
+        return Select(self._subject, projects=bool(self._options.columns))
 
     async def _connected(self) -> tuple[Any, Server]:
         """One client for all partitions: it keeps connections for as many reads as there are at once."""

@@ -50,9 +50,13 @@ def subject_of(source: Any) -> Subject:
 
 
 class Select:
-    """Composes the aggregations of one stream."""
+    """Composes the aggregations of one stream.
 
-    def __init__(self, subject: Subject) -> None:
+    ``projects``: the user has chosen columns, so the server may leave out the rest; otherwise it has to be told of.
+    """
+
+    def __init__(self, subject: Subject, *, projects: bool = False) -> None:
+        self._projects = projects
         self.cursor = subject.window.cursor
         self.filter = _filter(subject.filter)
         self.stages = _stages(subject.pipeline)
@@ -67,7 +71,7 @@ class Select:
 
     def partition(self, plan: Plan, partition: Partition, fields: Sequence[Field]) -> list[Stage]:
         """The documents of a slice, with no more of them than is written."""
-        kept = projection(fields)
+        kept = projection(fields) if self._projects else {}
         return self.pipeline(self._slice(plan, partition), *([{"$project": kept}] if kept else []))
 
     def told(self, plan: Plan, partition: Partition, fields: Sequence[Field]) -> str:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -70,8 +70,8 @@ class LineUp:
 
     bench: Bench
     contenders: list[Contender]
-    server: int
-    """The server's root process."""
+    server: tuple[int, ...]
+    """The server's root processes."""
     versions: list[tuple[str, str]]
 
 
@@ -298,13 +298,11 @@ def compression(results: list[Result]) -> list[Target]:
 # -- the run -------------------------------------------------------------------------------------------------------
 
 
-def versions(server: tuple[str, str], driver: str) -> list[tuple[str, str]]:
+def versions(
+    server: tuple[str, str], driver: str, others: Sequence[str] = ("dlt", "ingestr", "sling", "book")
+) -> list[tuple[str, str]]:
     """What took part: the server, Python, headrace with its libraries, and the pins of the peers."""
-    pins = [
-        line
-        for name in ("dlt", "ingestr", "sling", "book")
-        for line in (HERE / f"requirements-{name}.txt").read_text().split()
-    ]
+    pins = [line for name in others for line in (HERE / f"requirements-{name}.txt").read_text().split()]
     names = ("headrace", "prefect", driver, "aiobotocore", "isal", "zstandard")
     own = [f"{name} {version_of(name)}" for name in names]
     return [server, ("Python", sys.version.split()[0]), ("here", ", ".join(own)), ("others", ", ".join(pins))]

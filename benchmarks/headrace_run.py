@@ -3,10 +3,11 @@
     python -m benchmarks.headrace_run --idle
     python -m benchmarks.headrace_run --sink http://127.0.0.1:9000 --table public.orders --partitions 2
     python -m benchmarks.headrace_run --sink http://127.0.0.1:9000 --database mysql --table orders
+    python -m benchmarks.headrace_run --sink http://127.0.0.1:9000 --database mongodb --table orders
 
 A PostgreSQL database is named by libpq's variables (PGHOST …), a MySQL one by MYSQL_HOST, MYSQL_TCP_PORT, MYSQL_USER,
-MYSQL_PWD and MYSQL_DATABASE. With `--idle` Prefect starts and runs a flow that does nothing:
-what a run costs before any of this project's code.
+MYSQL_PWD and MYSQL_DATABASE, a MongoDB one by MONGODB_URL and MONGODB_DATABASE. With `--idle` Prefect starts and runs a
+flow that does nothing: what a run costs before any of this project's code.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ async def nothing() -> None:
 
 async def saved_connection(database: str) -> str:
     """Save the block of the database that the environment names; how a source refers to it."""
+    if database == "mongodb":
+        await mongodb().save("bench", overwrite=True)
+        return "mongodb/bench"
     if database == "mysql":
         await mysql().save("bench", overwrite=True)
         return "mysql/bench"
@@ -71,6 +75,23 @@ def mysql() -> Any:
     )
 
 
+def mongodb() -> Any:
+    from pydantic import SecretStr
+
+    from blocks.mongodb import MongoDB
+
+    return MongoDB(uri=SecretStr(os.environ["MONGODB_URL"]), database=os.environ["MONGODB_DATABASE"])
+
+
+def what_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What is read of the connection."""
+    if arguments.database == "mongodb":
+        from benchmarks.orders_mongodb import FIELDS
+
+        return {"collection": arguments.table, "fields": FIELDS}
+    return {"query": arguments.query} if arguments.query else {"table": arguments.table}
+
+
 def take_fallback() -> None:
     """Read MySQL through aiomysql's public API, as where its internals are not the ones that headrace knows."""
     from unittest.mock import patch
@@ -97,8 +118,7 @@ async def extracted(arguments: argparse.Namespace) -> dict[str, Any]:
         compression=arguments.compression,
     )
     await destination.save("bench", overwrite=True)
-    what = {"query": arguments.query} if arguments.query else {"table": arguments.table}
-    source: Any = {"connection": connection, **what}
+    source: Any = {"connection": connection, **what_of(arguments)}
     to: Any = "s3-destination/bench"
     before = time.process_time()
     result: Any = await extract(
@@ -111,7 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--idle", action="store_true")
     parser.add_argument("--sink")
-    parser.add_argument("--database", choices=["postgres", "mysql"], default="postgres")
+    parser.add_argument("--database", choices=["postgres", "mysql", "mongodb"], default="postgres")
     parser.add_argument("--fallback", action="store_true", help="MySQL: the reader for an unknown aiomysql")
     parser.add_argument("--stream", default="orders")
     parser.add_argument("--table", default="public.orders")

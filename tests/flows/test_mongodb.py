@@ -206,7 +206,7 @@ def _reads_back(value: Any, text: str, kind: str) -> bool:
         return bool(json.loads(text) == value)
     if isinstance(value, dict):
         name, inner = next(iter(value.items()))
-        return _PLAIN[name](inner, text)
+        return bool(_PLAIN[name](inner, text))
     return text == (str(value).lower() if isinstance(value, bool) else value)
 
 

@@ -144,6 +144,11 @@ class Instance:
         gateway.wait_until(lambda: accepts_connections(self.port) and accepts_connections(self.tls_port), 60)
 
     @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes of engine and gateway."""
+        return tuple(daemon.pid for daemon in self._daemons)
+
+    @property
     def running(self) -> bool:
         return bool(self._daemons) and all(daemon.running for daemon in self._daemons)
 

@@ -15,7 +15,7 @@ from blocks.s3 import CsvDialect
 from tasks.extractors.mongodb.columns import Field
 from tasks.extractors.mongodb.document import Documents, Node
 from tasks.extractors.mongodb.layout import PREFIXED, SIZES, Kind, documents, end_of
-from tasks.extractors.mongodb.vectors import VECTORS, Block, Flags, Numbers
+from tasks.extractors.mongodb.vectors import JSON, VECTORS, Block, Flags, Numbers
 
 _FEW = 32
 """So few documents are not worth the arrays."""
@@ -86,6 +86,8 @@ class Batches:
             return self._each.csv(data)
         if not self._learned:
             self._learn(data, places[:: max(1, len(places) // _SAMPLES)])
+        counted = self._each.writer.counted
+        before = counted.copy()
         lines, sound = self._lines(data, places)
         odd = np.flatnonzero(~sound).tolist()
         if odd:
@@ -95,6 +97,8 @@ class Batches:
         try:
             made.decode()
         except UnicodeDecodeError:
+            counted.clear()
+            counted.update(before)
             return self._each.csv(data)
         return made, len(places)
 
@@ -201,14 +205,25 @@ class Batches:
         return ['"{' + each.replace('"', '""') + '}"' if each else missing for each in _joined(members.pop(()))]
 
     def _members(self, block: Block, found: Found, number: Numbers, count: int) -> list[str]:
-        told, data, name = self._each.told, block.data, found.slot.name
+        """A field that no column takes, as members of the JSON objects of all documents; empty where it is not."""
         made = np.full(count, "", object)
-        made[number[found.rows]] = [
-            _view(told(data, name, kind, begin, end))
-            for kind, begin, end in zip(found.kinds.tolist(), found.begins.tolist(), found.ends.tolist(), strict=True)
-        ]
+        at = number[found.rows]
+        for kind in np.unique(found.kinds).tolist():
+            those = found.kinds == kind
+            made[at[those]] = self._told(block, found.slot.name, kind, found.begins[those], found.ends[those])
         listed: list[str] = made.tolist()
         return listed
+
+    def _told(self, block: Block, name: bytes, kind: int, begins: Numbers, ends: Numbers) -> list[str]:
+        vector = None if self._each.writer.texts.canonical else JSON.get(kind)
+        texts = vector(block, begins, ends) if vector is not None else None
+        if texts is not None and name.isascii():
+            key = self._each.writer.texts.key(name)
+            return [f"{key}:{text}" for text in texts]
+        told, data = self._each.told, block.data
+        return [
+            _view(told(data, name, kind, begin, end)) for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)
+        ]
 
 
 def _joined(members: list[list[str]]) -> list[str]:

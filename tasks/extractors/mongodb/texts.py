@@ -23,7 +23,7 @@ class Texts:
 
     def __init__(self, *, canonical: bool, binary: str) -> None:
         self.invalid = 0
-        self._canonical = canonical
+        self.canonical = canonical
         self.binary: Callable[[bytes], str] = _hex if binary == "hex" else _base64
         self._json = self._json_writers()
         self._plain = self._plain_writers()
@@ -59,7 +59,7 @@ class Texts:
     # -- JSON ------------------------------------------------------------------------------------------------------
 
     def _json_writers(self) -> dict[int, Callable[[bytes, int, int], str]]:
-        canonical = self._canonical
+        canonical = self.canonical
         return {
             Kind.DOUBLE: self._json_double,
             Kind.STRING: lambda data, at, end: encode_basestring(self.string(data, at, end)),
@@ -87,7 +87,7 @@ class Texts:
     def _json_double(self, data: bytes, at: int, _end: int) -> str:
         value = double(data, at)[0]
         if isfinite(value):
-            return f'{{"$numberDouble":"{value!r}"}}' if self._canonical else repr(value)
+            return f'{{"$numberDouble":"{value!r}"}}' if self.canonical else repr(value)
         return f'{{"$numberDouble":"{real(value)}"}}'
 
     def _json_document(self, data: bytes, at: int, end: int) -> str:

@@ -6,6 +6,7 @@ Text here is a view of UTF-8 bytes: a str whose characters are those bytes (lati
 from __future__ import annotations
 
 from collections.abc import Callable
+from json.encoder import encode_basestring
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,12 @@ Bytes = npt.NDArray[np.uint8]
 _PAD = 16
 _YEAR_1, _YEAR_10000 = -62_135_596_800_000, 253_402_300_800_000
 _DAY = 86_400_000
-_SPECIAL = np.zeros(256, np.int32)
-_SPECIAL[[ord(character) for character in '",\r\n']] = 1
+_QUOTED = np.zeros(256, np.int32)
+_QUOTED[[ord(character) for character in '",\r\n']] = 1
+"""Bytes for which CSV quotes a field."""
+_ESCAPED = np.zeros(256, np.int32)
+_ESCAPED[[*range(32), ord('"'), ord("\\")]] = 1
+"""Bytes that JSON escapes."""
 
 
 class Block:
@@ -39,14 +44,15 @@ class Block:
         self.int64 = _every(padded, "<i8", size)
         self.int32 = _every(padded, "<i4", size)
         self.double = _every(padded, "<f8", size)
-        self._specials: npt.NDArray[np.int32] | None = None
+        self._counts: dict[int, npt.NDArray[np.int32]] = {}
 
-    def has_special(self, begins: Numbers, ends: Numbers) -> Flags:
-        """Which of these strings have to be quoted."""
-        if self._specials is None:
-            self._specials = np.zeros(len(self.data) + 1, np.int32)
-            np.cumsum(_SPECIAL[self.bytes[: len(self.data)]], out=self._specials[1:])
-        found: Flags = self._specials[ends] != self._specials[begins]
+    def holds(self, special: npt.NDArray[np.int32], begins: Numbers, ends: Numbers) -> Flags:
+        """Which of these strings hold a special byte."""
+        counts = self._counts.get(id(special))
+        if counts is None:
+            counts = self._counts[id(special)] = np.zeros(len(self.data) + 1, np.int32)
+            np.cumsum(special[self.bytes[: len(self.data)]], out=counts[1:])
+        found: Flags = counts[ends] != counts[begins]
         return found
 
     def gathered(self, at: Numbers, size: int) -> Bytes:
@@ -66,11 +72,16 @@ Vector = Callable[[Block, Numbers, Numbers], "Texts | None"]
 
 def strings(block: Block, begins: Numbers, ends: Numbers) -> Texts:
     """Quoted where they have to be."""
-    begins, ends, text = begins + 4, ends - 1, block.text
-    made = [text[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
-    for place in np.flatnonzero(block.has_special(begins, ends) | (begins == ends)).tolist():
+    begins, ends = begins + 4, ends - 1
+    made = _sliced(block, begins, ends)
+    for place in np.flatnonzero(block.holds(_QUOTED, begins, ends) | (begins == ends)).tolist():
         made[place] = '"' + made[place].replace('"', '""') + '"'
     return made
+
+
+def _sliced(block: Block, begins: Numbers, ends: Numbers) -> Texts:
+    text = block.text
+    return [text[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
 
 
 def int32s(block: Block, begins: Numbers, _ends: Numbers) -> Texts:
@@ -98,6 +109,36 @@ def whole_doubles(block: Block, begins: Numbers, _ends: Numbers) -> Texts | None
     if not np.all((np.abs(values) < 2**53) & (values == np.floor(values))):
         return None
     return _listed(values.astype(np.int64))
+
+
+def decimals(block: Block, begins: Numbers, _ends: Numbers) -> Texts | None:
+    """Of up to 18 digits, with one number of decimal places: what prices are.
+
+    https://github.com/mongodb/specifications/blob/master/source/bson-decimal128/decimal128.md
+    """
+    digits, high = block.int64[begins], block.int64[begins + 8]
+    # Sign, exponent and the upper half of the coefficient.
+    exponent = (high >> 49) & 0x3FFF
+    places = 6176 - int(exponent[0])
+    plain = (high & 0x1_FFFF_FFFF_FFFF == 0) & (high >= 0) & (exponent == exponent[0])
+    if not 0 <= places <= 18 or not np.all(plain & (digits >= 0) & (digits < 10**18)):
+        return None
+    if not places:
+        return _listed(digits)
+    whole, rest = np.divmod(digits, 10**places)
+    # A one before the decimal places keeps their zeros.
+    pairs = zip(_listed(whole), _listed(rest + 10**places), strict=True)
+    return [f"{before}.{after[1:]}" for before, after in pairs]
+
+
+def uuids(block: Block, begins: Numbers, ends: Numbers) -> Texts | None:
+    if not np.all((ends - begins == 21) & (block.bytes[np.minimum(begins + 4, len(block.data))] == 4)):
+        return None
+    figures = np.frombuffer(block.gathered(begins + 5, 16).tobytes().hex().encode(), np.uint8).reshape(-1, 32)
+    page = np.full((len(begins), 36), ord("-"), np.uint8)
+    for place, first, last in ((0, 0, 8), (9, 8, 12), (14, 12, 16), (19, 16, 20), (24, 20, 32)):
+        page[:, place : place + last - first] = figures[:, first:last]
+    return _cut(page.tobytes().decode(), 36)
 
 
 def booleans(block: Block, begins: Numbers, _ends: Numbers) -> Texts:
@@ -131,6 +172,15 @@ def instants(zone: str) -> Vector:
     return written
 
 
+def days(block: Block, begins: Numbers, _ends: Numbers) -> Texts | None:
+    milliseconds = block.int64[begins]
+    if not np.all((milliseconds >= _YEAR_1) & (milliseconds < _YEAR_10000) & (milliseconds % _DAY == 0)):
+        return None
+    page = np.empty((len(milliseconds), 10), np.uint8)
+    _write_days(page, milliseconds // _DAY)
+    return _cut(page.tobytes().decode(), 10)
+
+
 def _write_days(page: Bytes, days: Numbers) -> None:
     """`texts.date` of each day there is, once."""
     different, place = np.unique(days, return_inverse=True)
@@ -153,7 +203,7 @@ def _cut(text: str, width: int) -> Texts:
 
 
 _INTEGERS: dict[int, Vector] = {Kind.INT32: int32s, Kind.INT64: int64s}
-_NUMBERS: dict[int, Vector] = {**_INTEGERS, Kind.DOUBLE: doubles}
+_NUMBERS: dict[int, Vector] = {**_INTEGERS, Kind.DOUBLE: doubles, Kind.DECIMAL: decimals}
 _STAMPS: dict[int, Vector] = {Kind.DATE: instants("+00")}
 VECTORS: dict[str, dict[int, Vector]] = {
     "text": {Kind.STRING: strings},
@@ -161,11 +211,44 @@ VECTORS: dict[str, dict[int, Vector]] = {
     "decimal": _NUMBERS,
     "float": _NUMBERS,
     "boolean": {Kind.BOOLEAN: booleans},
+    "date": {Kind.DATE: days},
     "timestamp": {Kind.DATE: instants("")},
     "timestamptz": _STAMPS,
     "objectid": {Kind.OBJECTID: objectids},
+    "uuid": {Kind.BINARY: uuids},
     "any": {
         **_NUMBERS, **_STAMPS, Kind.STRING: strings, Kind.BOOLEAN: booleans, Kind.OBJECTID: objectids,
     },
 }  # fmt: skip
 """What is known of a column's type and the type that values have; what is not is done value by value."""
+
+
+def _json_strings(block: Block, begins: Numbers, ends: Numbers) -> Texts:
+    begins, ends = begins + 4, ends - 1
+    made = [f'"{text}"' for text in _sliced(block, begins, ends)]
+    for place in np.flatnonzero(block.holds(_ESCAPED, begins, ends)).tolist():
+        made[place] = encode_basestring(made[place][1:-1])
+    return made
+
+
+def _json_doubles(block: Block, begins: Numbers, _ends: Numbers) -> Texts | None:
+    values = block.double[begins]
+    size = np.abs(values)
+    return _listed(values) if np.all((size < 1e16) & (size >= 1e-4) | (values == 0)) else None
+
+
+def _json_objectids(block: Block, begins: Numbers, ends: Numbers) -> Texts:
+    return [f'{{"$oid":"{text}"}}' for text in objectids(block, begins, ends)]
+
+
+def _json_dates(block: Block, begins: Numbers, ends: Numbers) -> Texts | None:
+    if np.any(block.int64[begins] < 0) or (texts := _STAMPS[Kind.DATE](block, begins, ends)) is None:
+        return None
+    return [f'{{"$date":"{text[:10]}T{text[11:23]}Z"}}' for text in texts]
+
+
+JSON: dict[int, Vector] = {
+    **_INTEGERS, Kind.STRING: _json_strings, Kind.DOUBLE: _json_doubles, Kind.BOOLEAN: booleans, Kind.DATE: _json_dates,
+    Kind.OBJECTID: _json_objectids,
+}  # fmt: skip
+"""Values as relaxed Extended JSON."""

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import os
 import random
 import struct
 import uuid
@@ -215,6 +216,9 @@ def test_bytes_that_are_no_utf8(many: int) -> None:
     assert rows == [["a\ufffdb", "\ufffd\ufffd\ufffd", "a\0b"]] * many
     assert counted["bad: not UTF-8, bad bytes written as U+FFFD"] == many
     assert counted["sur: not UTF-8, bad bytes written as U+FFFD"] == many
+    fields = (DeclaredColumn(name="u"), DeclaredColumn(name="bad"))
+    _, counted = made([ODD] * many, Declared(fields=fields))
+    assert counted["u: not a text, written as text"] == many
     extra, told = made([ODD] * many, Declared())
     assert json.loads(extra[0][1])["bad"] == "a\ufffdb"
     assert told == {"_extra: not UTF-8, bad bytes written as U+FFFD": 2 * many}
@@ -371,7 +375,7 @@ declarations = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=2_000 if os.environ.get("HEADRACE_SOAK") else 60, deadline=None)
 @given(shapes, declarations, st.randoms(use_true_random=False), st.sampled_from(["", "5", r"\N"]))
 def test_batches_are_made_as_documents_are(
     shapes: list[dict[str, Any]], declared: Declared, order: random.Random, null: str

@@ -28,7 +28,6 @@ _LOGIN = (11, 18)
 _MENDABLE = (2, 9, 14, 15, 26, 28, 40, 59, 72, 115, 166, 168, 238)
 SNAPSHOT_GONE = (239, 246)
 """SnapshotTooOld and SnapshotUnavailable."""
-CURSOR_GONE = (43, 237)
 
 
 @dataclass(frozen=True)

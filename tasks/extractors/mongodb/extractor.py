@@ -21,11 +21,11 @@ from tasks.extractors import columns
 from tasks.extractors.contract import NOT_ASKED, Partition, Plan, Read, ReadOptions, Write
 from tasks.extractors.fields import Declared
 from tasks.extractors.mongodb.batches import Batches
-from tasks.extractors.mongodb.client import CURSOR_GONE, SNAPSHOT_GONE, Server, explained, opened, server_of
+from tasks.extractors.mongodb.client import SNAPSHOT_GONE, Server, explained, opened, server_of
 from tasks.extractors.mongodb.columns import Field, fields_of
 from tasks.extractors.mongodb.document import Documents
 from tasks.extractors.mongodb.planner import Planner
-from tasks.extractors.mongodb.select import Select, Subject
+from tasks.extractors.mongodb.select import Select, Subject, documents
 from tasks.extractors.source import Window
 
 BATCH_BYTES = 4 << 20
@@ -85,6 +85,10 @@ class MongoDBExtractor:
         self._moment = None
         try:
             async with self._session(client, server) as session:
+                if session is not None:  # whose first answer says which moment all others show
+                    await documents(
+                        database[self._subject.collection], [{"$limit": 1}, {"$project": {"_id": 1}}], session
+                    )
                 planner = Planner(database, self._subject, select, self._options, server, session)
                 plan = await planner.plan(blank, fields)
                 self._moment = _moment_of(session)
@@ -113,7 +117,7 @@ class MongoDBExtractor:
                 )
                 return Read(rows=await _pushed(cursor, made, write), counted=dict(each.writer.counted))
         except pymongo.errors.PyMongoError as error:
-            raise self._told(error, plan, partition) from error
+            raise self._told(error, partition) from error
 
     def _fields(self) -> tuple[Field, ...]:
         return columns.chosen(fields_of(self._subject.declared), self._options.columns)
@@ -148,16 +152,13 @@ class MongoDBExtractor:
         moment: JsonValue = {"t": self._moment.time, "i": self._moment.inc}
         return {"read_concern": concern, "exact": True, "cluster_time": moment}
 
-    def _told(self, error: pymongo.errors.PyMongoError, plan: Plan, partition: Partition) -> Exception:
+    def _told(self, error: pymongo.errors.PyMongoError, partition: Partition) -> Exception:
         code = getattr(error, "code", None)
         if code in SNAPSHOT_GONE:
             return SnapshotLost(
                 f"partition {partition.name}: the server keeps no state so old; set its minSnapshotHistoryWindowInSeconds to "
                 "more than a read takes, or read_concern to majority"
             )
-        if not plan.resumable and (code in CURSOR_GONE or isinstance(error, pymongo.errors.ConnectionFailure)):
-            error.add_note(f"partition {partition.name}")
-            return error
         return explained(error, f"partition {partition.name} cannot be read")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import isnan
@@ -93,7 +94,8 @@ class Planner:
         """`ConfigurationError` where there is no such collection."""
         name = self._subject.collection
         try:
-            cursor = await self._database.list_collections(filter={"name": name}, session=self._session)
+            # Not in the session: servers refuse to list under a snapshot.
+            cursor = await self._database.list_collections(filter={"name": name})
             found = await cursor.to_list(None)
             if not found:
                 raise await self._missing(name)
@@ -264,33 +266,12 @@ class Planner:
         found = await self._documents(
             *conditions, {"$sample": {"size": sample}}, {"$project": {path: 1}}, {"$sort": {path: 1}}
         )
-        values = [value for one in found if (value := _value(one, path)) is not None]
-        return _without_twins(cuts.spread(_Hashable.all(values), count))
+        # By their stored form, as documents have no hash.
+        values = {json.dumps(stored(value)): value for one in found if (value := _value(one, path)) is not None}
+        return [values[text] for text in cuts.spread(list(values), count)]
 
 
 _SORTED = {"date", "timestamp", "objectId", "int", "string", "binData"}
-
-
-class _Hashable:
-    """A BSON value that may be a document, by its text."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-        self._text = str(stored(value))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Hashable) and self._text == other._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
-
-    @staticmethod
-    def all(values: list[Any]) -> list[_Hashable]:
-        return [_Hashable(value) for value in values]
-
-
-def _without_twins(drawn: list[_Hashable]) -> list[Any]:
-    return [one.value for one in drawn]
 
 
 def _value(found: dict[str, Any], path: str) -> Any:

@@ -22,7 +22,7 @@ from tasks.extractors.contract import Partition, Plan, ReadOptions
 from tasks.extractors.durations import duration
 from tasks.extractors.mongodb.client import Server, explained
 from tasks.extractors.mongodb.columns import Field
-from tasks.extractors.mongodb.order import Condition, Mark, bracket_of, stored, type_of
+from tasks.extractors.mongodb.order import Condition, Mark, between, bracket_of, stored, type_of
 from tasks.extractors.mongodb.select import Select, Subject, documents
 from tasks.extractors.position import NEEDS_CURSOR, null_cursor_error, number, value_after
 
@@ -131,12 +131,9 @@ class Planner:
         self._check_types(lowest, highest, after)
         await self._check_nulls()
         bound = self._bound(highest)
-        above: list[Condition] = [] if after is None else [{cursor: {"$gte": after.value}}]
-        found = await self._end(-1, *above, {cursor: bound})
-        if found is None:
-            return None
-        until = await self._mark(found, cursor)
-        return None if after is not None and until == after else until
+        new = between(cursor, after, None)
+        found = await self._end(-1, *new, {cursor: bound})
+        return None if found is None else await self._mark(found, new)
 
     async def _end(self, direction: int, *conditions: Condition) -> dict[str, Any] | None:
         cursor = self._window.cursor
@@ -150,13 +147,17 @@ class Planner:
         conditions = [part for part in parts if part not in stages]
         return await documents(self._collection, self._select.pipeline(conditions, *stages), self._session)
 
-    async def _mark(self, found: dict[str, Any], cursor: str) -> Mark:
+    async def _mark(self, found: dict[str, Any], new: list[Condition]) -> Mark | None:
         """The place of a value, with the highest ``_id`` that has it: later documents of the same value are new."""
+        cursor = self._window.cursor
         value = _value(found, cursor)
         if cursor == "_id":
             return Mark(value)
-        last = await self._documents({cursor: value}, {"$sort": {"_id": -1}}, {"$limit": 1}, {"$project": {"_id": 1}})
-        return Mark(value, last[0]["_id"]) if last and "_id" in last[0] else Mark(value)
+        stages: list[dict[str, Any]] = [{"$sort": {"_id": -1}}, {"$limit": 1}, {"$project": {"_id": 1}}]
+        last = await self._documents(*new, {cursor: value}, *stages)
+        if not last:  # it is gone by now
+            return None
+        return Mark(value, last[0]["_id"]) if "_id" in last[0] else Mark(value)
 
     def _check_types(self, lowest: dict[str, Any] | None, highest: dict[str, Any], after: Mark | None) -> None:
         cursor = self._window.cursor

@@ -122,6 +122,10 @@ async def test_a_value_that_many_have_is_gone_on_from_by_id(events: Events) -> N
     second, later = await events.read(plan.until, cursor="at")
     assert (first, second) == (list(range(1, 11)), list(range(11, 22)))
     assert later.until == {"cursor": "at", "value": {"$date": {"$numberLong": "1704067200000"}}, "id": "a"}
+    async with events.collection() as collection:
+        await collection.delete_many({"_id": "a"})
+    gone, still = await events.read(later.until, cursor="at")
+    assert (gone, still.partitions, still.until) == ([], (), later.until)
 
 
 async def test_what_is_stamped_this_second_is_waited_for(events: Events) -> None:

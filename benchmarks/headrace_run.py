@@ -83,15 +83,6 @@ def mongodb() -> Any:
     return MongoDB(uri=SecretStr(os.environ["MONGODB_URL"]), database=os.environ["MONGODB_DATABASE"])
 
 
-def what_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What is read of the connection."""
-    if arguments.database == "mongodb":
-        from benchmarks.orders_mongodb import FIELDS
-
-        return {"collection": arguments.table, "fields": FIELDS}
-    return {"query": arguments.query} if arguments.query else {"table": arguments.table}
-
-
 def take_fallback() -> None:
     """Read MySQL through aiomysql's public API, as where its internals are not the ones that headrace knows."""
     from unittest.mock import patch
@@ -118,13 +109,28 @@ async def extracted(arguments: argparse.Namespace) -> dict[str, Any]:
         compression=arguments.compression,
     )
     await destination.save("bench", overwrite=True)
-    source: Any = {"connection": connection, **what_of(arguments)}
+    source: Any = {"connection": connection, **asked(arguments)}
     to: Any = "s3-destination/bench"
     before = time.process_time()
     result: Any = await extract(
-        stream=arguments.stream, source=source, to=to, mode="full", partitions=arguments.partitions
+        stream=arguments.stream,
+        source=source,
+        to=to,
+        mode="changes" if arguments.start else "full",
+        partitions=arguments.partitions,
     )
     return {**result, "cpu": time.process_time() - before}
+
+
+def asked(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What is read of the database."""
+    if arguments.database == "mongodb":
+        from benchmarks.orders_mongodb import FIELDS
+
+        return {"collection": arguments.table, "fields": FIELDS}
+    if arguments.start:
+        return {"tables": [arguments.table], "snapshot": False, "start": arguments.start}
+    return {"query": arguments.query} if arguments.query else {"table": arguments.table}
 
 
 def main() -> None:
@@ -136,6 +142,7 @@ def main() -> None:
     parser.add_argument("--stream", default="orders")
     parser.add_argument("--table", default="public.orders")
     parser.add_argument("--query", default="")
+    parser.add_argument("--start", default="", help="MySQL: the table's changes since this place in the log")
     parser.add_argument("--partitions", type=int, default=1)
     parser.add_argument("--compression", choices=["none", "gzip", "zstd"], default="none")
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")

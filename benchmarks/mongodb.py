@@ -9,22 +9,39 @@ compared is the CPU of the clients; the seconds are the server's. Tables of runs
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import contest, orders_mongodb
-from benchmarks.contest import IDLE, OURS, SLING, Bench, Contest, Headrace, LineUp, Options
-from benchmarks.harness import Contender, Result, Target, find
+from benchmarks.contest import SLING, Bench, Contest, Headrace, LineUp, Options
+from benchmarks.harness import REPOSITORY, Contender, Outcome, Result, Target, find
+from benchmarks.process import Usage
 from tests.servers import mongodb
 from tests.servers.mongodb import MongoServer, database_of
 
+ALONE = "headrace, extractor alone"
 FLOOR, MOTOR, ARROW, DLT = "raw batches, dropped", "motor + getters + csv", "pymongoarrow", "dlt + PyMongo"
 
 
 def headrace(bench: Bench, server: MongoServer, loop: str) -> list[Contender]:
     ours = Headrace(bench, loop, ["--database", "mongodb", "--table", "orders"], environment(server))
-    return ours.usual()
+    alone = Contender(
+        ALONE,
+        "the extractor in one partition, its CSV dropped: no Prefect, no S3.",
+        lambda _: [sys.executable, "-m", "benchmarks.mongodb_read"],
+        by_its_words(bench),
+        environment(server) | {"PYTHONPATH": str(REPOSITORY)},
+    )
+    return [*ours.usual(), alone]
+
+
+def by_its_words(bench: Bench) -> Callable[[Path, Usage], Outcome]:
+    """For programs that count for themselves, the CPU of the work too: imports are left out."""
+    counted = contest.by_its_words(bench)
+    return lambda folder, usage: replace(counted(folder, usage), cpu=contest.told(usage).get("cpu"))
 
 
 def environment(server: MongoServer) -> dict[str, str]:
@@ -33,7 +50,7 @@ def environment(server: MongoServer) -> dict[str, str]:
 
 def peers(bench: Bench, server: MongoServer) -> list[Contender]:
     env = environment(server)
-    counted = contest.by_its_words(bench)
+    counted = by_its_words(bench)
     sling_url = f"{server.url}?authSource=admin".replace("/?", f"/{server.database}?")
     return [
         Contender(
@@ -79,16 +96,19 @@ def peers(bench: Bench, server: MongoServer) -> list[Contender]:
 
 def targets(results: list[Result]) -> list[Target]:
     return [
-        Target(f"documents per client CPU second: {OURS} over {MOTOR}", 3.0, _per_cpu(results, MOTOR)),
-        Target(f"documents per client CPU second: {OURS} over {ARROW}", 1.0, _per_cpu(results, ARROW)),
+        Target(f"documents per CPU second of the work: {ALONE} over {MOTOR}", 3.0, _per_cpu(results, MOTOR)),
+        Target(f"documents per CPU second of the work: {ALONE} over {ARROW}", 1.0, _per_cpu(results, ARROW)),
         contest.memory(results, 200),
     ]
 
 
 def _per_cpu(results: list[Result], peer: str) -> float | None:
-    """How much more of a CPU second a peer takes, Prefect's start left out of ours and nothing of theirs."""
-    ours, idle, other = find(results, OURS), find(results, IDLE), find(results, peer)
-    return other.cpu / (ours.cpu - idle.cpu) if ours and idle and other else None
+    ours, other = find(results, ALONE), find(results, peer)
+    return _cpu(other) / _cpu(ours) if ours and other else None
+
+
+def _cpu(result: Result) -> float:
+    return result.median(lambda sample: sample.outcome.cpu or 0)
 
 
 @contextmanager

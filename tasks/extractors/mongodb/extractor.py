@@ -28,7 +28,7 @@ from tasks.extractors.mongodb.planner import Planner
 from tasks.extractors.mongodb.select import Select, Subject, documents
 from tasks.extractors.source import Window
 
-BATCH_BYTES = 4 << 20
+BATCH_BYTES = 2 << 20
 """About so much of BSON is fetched at once; the server itself ends a batch at 16 MiB."""
 
 _UNKNOWN_SIZE = 1_000

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import contest, orders_mongodb
-from benchmarks.contest import SLING, Bench, Contest, Headrace, LineUp, Options
+from benchmarks.contest import GZIP, OURS, SLING, TWO, ZSTD, Bench, Contest, Headrace, LineUp, Options
 from benchmarks.harness import REPOSITORY, Contender, Outcome, Result, Target, find
 from benchmarks.process import Usage
 from tests.servers import mongodb
@@ -35,7 +35,14 @@ def headrace(bench: Bench, server: MongoServer, loop: str) -> list[Contender]:
         by_its_words(bench),
         environment(server) | {"PYTHONPATH": str(REPOSITORY)},
     )
-    return [*ours.usual(), alone]
+    return [
+        ours.idle(),
+        ours.contender(OURS, "one partition, to S3 by multipart, uncompressed; from plan to commit."),
+        ours.contender(TWO, "the same in two ranges of `_id`; this server has no snapshots.", partitions=2),
+        ours.contender(GZIP, "one partition, gzip.", compression="gzip"),
+        ours.contender(ZSTD, "one partition, zstd.", compression="zstd"),
+        alone,
+    ]
 
 
 def by_its_words(bench: Bench) -> Callable[[Path, Usage], Outcome]:

@@ -30,7 +30,7 @@ from contextlib import contextmanager  # noqa: E402
 import pytest  # noqa: E402
 from blockbuster import BlockBuster  # noqa: E402
 
-from tests.servers import faults, mysql, postgres, s3  # noqa: E402
+from tests.servers import faults, mysql, postgres, rest, s3  # noqa: E402
 from tests.servers.support import ServerUnavailableError, unavailable  # noqa: E402
 
 _started: dict[str, str] = {}  # the servers of this run and their versions, for the summary
@@ -118,6 +118,20 @@ def mysql_wire(mysql_database: mysql.MySQLServer) -> Iterator[faults.TcpProxy]:
     """A proxy in front of this test's database that can cut, stall and slow down its connections."""
     with faults.TcpProxy(mysql_database.host, mysql_database.port) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def rest_server() -> Iterator[rest.RestServer]:
+    """One HTTP API for the whole run."""
+    with _or_skip(), rest.started() as server:
+        _started["uvicorn"] = server.version
+        yield server
+
+
+@pytest.fixture
+def rest_space(rest_server: rest.RestServer) -> rest.Space:
+    """A part of the API for this test alone, with nothing in it."""
+    return rest_server.space(secrets.token_hex(6))
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from email.utils import formatdate
 from typing import Any
 
@@ -232,20 +233,30 @@ def _chosen(items: list[dict[str, Any]], parts: list[str], query: dict[str, str]
     since, until = query.get("since", query.get("updated_after", "")), query.get("until", "")
     stamp = _stamp if query.get("by") != "day" else _day
     if since:
-        items = [one for one in items if stamp(one) > since or (query.get("inclusive") and stamp(one) == since)]
+        bound = _time(since)
+        items = [one for one in items if stamp(one) > bound or (query.get("inclusive") and stamp(one) == bound)]
     if until:
-        items = [one for one in items if stamp(one) <= until]
+        bound = _time(until)
+        items = [one for one in items if stamp(one) <= bound]
     if query.get("sort") == "newest":
         items = sorted(items, key=_stamp, reverse=True)
     return items
 
 
-def _stamp(item: dict[str, Any]) -> str:
-    return str(item.get("updated_at") or "")
+def _time(text: str) -> datetime:
+    """ISO 8601, a date, or seconds or milliseconds since 1970."""
+    if text.isdecimal():
+        return datetime.fromtimestamp(int(text) / (1000 if len(text) > 11 else 1), UTC)
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _day(item: dict[str, Any]) -> str:
-    return _stamp(item)[:10]
+def _stamp(item: dict[str, Any]) -> datetime:
+    return _time(str(item.get("updated_at") or "1970-01-01"))
+
+
+def _day(item: dict[str, Any]) -> datetime:
+    return _stamp(item).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def _formed(

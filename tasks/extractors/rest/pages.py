@@ -135,8 +135,8 @@ class Pages:
         """A response that speaks of more pages in another way would be taken for the only one."""
         if page.response is not None and (sign := sign_of_more(page.envelope)):
             raise ConfigurationError(
-                f"field pagination: {page.response} has no Link header but says {sign}: there are more pages. Choose page, offset, "
-                "cursor or next; or none, if this is all"
+                f"field pagination: {page.response} has no Link header but says {sign}: there are more pages. Choose page, "
+                "offset, cursor or next; or none, if this is all"
             )
 
     # -- several at once -----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The window of a run and its partitions, from the first page or two: what the server's clock shows, and whether there is news."""
+"""The window of a run and its partitions, from the first pages: what the server's clock shows, and whether there is news."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from tasks.extractors.contract import Extractor, ReadOptions
 from tests.contract import ExtractorContract
 from tests.servers.rest import Space
-from tests.tasks.extractors.rest import FIELDS, endpoint, item
+from tests.tasks.extractors.rest import FIELDS, endpoint, in_thread, item
 
 ROWS = 500
 
@@ -41,10 +42,11 @@ class Endpoint:
         )  # fmt: skip
 
     async def add(self, count: int) -> None:
-        now = datetime.now(UTC) - timedelta(seconds=2)
+        now = datetime.now(UTC)
         made = [item(n, now + timedelta(microseconds=n)) for n in range(self.rows + 1, self.rows + count + 1)]
-        self.space.add(made)
+        await in_thread(self.space.add, made)
         self.rows += count
+        await asyncio.sleep(1.01)  # windows end at whole seconds
 
     async def move(self, amount: int) -> None:
         raise NotImplementedError("there are no partitions for anything to come apart between")

@@ -218,10 +218,8 @@ def _page(space: _Space, rule: Rule, request: Request, query: dict[str, str]) ->
     total = len(items)
     size = int(query.get("per_page", query.get("limit", "100000")))
     size = min(size, rule.shrink) if rule.shrink else size
-    if "page" in query:
-        start = (int(query["page"]) - 1) * size
-    else:
-        start = int(query.get("offset", query.get("cursor", "0")))
+    start = int(query.get("offset", query.get("cursor", "0")))
+    start = (int(query["page"]) - 1) * size if "page" in query else start
     page = [] if rule.empty else items[start : start + size][rule.drop :]
     following = start + size if start + size < total else None
     return _formed(page, total, size, following, request, query)
@@ -316,7 +314,9 @@ async def private(request: Request) -> Response:
     space = _spaces[request.path_params["space"]]
     shown = request.headers.get("authorization", "").removeprefix("Bearer ")
     if space.tokens.get(shown, 0) < time.monotonic():
-        space.seen.append({"method": "GET", "path": request.url.path, "headers": dict(request.headers), "refused": True})
+        space.seen.append(
+            {"method": "GET", "path": request.url.path, "headers": dict(request.headers), "refused": True}
+        )
         return JSONResponse({"error": "token expired"}, 401)
     request.scope["path_params"]["path"] = "items"
     return await answer(request)
@@ -330,7 +330,9 @@ async def large(request: Request) -> Response:
         yield b'{"meta": {"of": "records"}, "data": {"items": ['
         sent = number = 0
         while sent < wanted:
-            lines = [b'{"id":%d,"note":"%s","n":{"a":[1,2.50]}}' % (n, b"x" * 400) for n in range(number, number + 1000)]
+            lines = [
+                b'{"id":%d,"note":"%s","n":{"a":[1,2.50]}}' % (n, b"x" * 400) for n in range(number, number + 1000)
+            ]
             piece = (b"," if number else b"") + b",".join(lines)
             number += 1000
             sent += len(piece)

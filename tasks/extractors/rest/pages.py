@@ -238,6 +238,7 @@ class _Numbers:
         if self._pages is not None and (pages := _number(self._pages(envelope))) is not None:
             self._last = _start(self._paging) + pages - 1
         if self._counts is not None and (total := _number(self._counts(envelope))) is not None:
+            self._check_total(total)
             self._total = total
         self._records += count
         paging = self._paging
@@ -254,6 +255,14 @@ class _Numbers:
         self.is_over = self._last is not None and self.expected > self._last
         # A total that is a bound only (some count to 10,000 and no further) is found out by asking behind a full page.
         self.is_over = self.is_over or (self._total == self._records and not is_full)
+
+    def _check_total(self, total: int) -> None:
+        """Records that go move those behind them to a page that was read before; some that come are read at the end."""
+        if self._total is not None and total < self._total:
+            raise PagesMoved(
+                f"field pagination.total: there were {self._total} records, and are {total} on a later page: those behind "
+                "the ones that went may have been passed over"
+            )
 
     def check(self) -> None:
         """Whether as many records came as the API says there are."""

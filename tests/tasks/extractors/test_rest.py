@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tasks.extractors.contract import Extractor, ReadOptions
+from tasks.extractors.rest.source import RestEndpoint
 from tests.contract import ExtractorContract
 from tests.servers.rest import Space
 from tests.tasks.extractors.rest import FIELDS, endpoint, in_thread, item
@@ -34,7 +35,7 @@ class Endpoint:
     def misnamed(self, options: ReadOptions) -> Extractor:
         return self._endpoint("/itmes").open(options)
 
-    def _endpoint(self, path: str) -> Any:
+    def _endpoint(self, path: str) -> RestEndpoint:
         params = {"since": "{since}", "until": "{until}", "limit": "40"} | self.params
         return endpoint(
             self.space, path, params=params, pagination=self.pagination, fields=FIELDS, extra="json",

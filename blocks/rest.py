@@ -244,6 +244,10 @@ shop.save("shop", overwrite=True)
             tokens, self.token_url, form, self.client_id, self.client_secret, self.client_secret_in, self.headers
         )  # fmt: skip
 
+    def without_key(self, url: httpx.URL) -> httpx.URL:
+        """A URL that a server gave, which may repeat the key it was asked with; `client` adds it again."""
+        return url.copy_remove_param(self.key_name) if self.key_name and self.key_in == "query" else url
+
     def hidden(self, text: str) -> str:
         """``text`` without this block's secrets, wherever a server has put them."""
         for secret in (

@@ -63,7 +63,8 @@ def exhausted(response: httpx.Response) -> float | None:
     versions up to 07), and the older ones that begin with X-.
     """
     found: list[float] = []
-    for member in response.headers.get("RateLimit", "").split(","):
+    told = response.headers.get("RateLimit", "")
+    for member in told.split(",") if ";" in told else [told]:
         parts = dict(re.findall(r"(?:^|[;,])\s*([a-z]+)\s*=\s*(\d+)", member))
         if parts.get("r", parts.get("remaining")) == "0" and (reset := parts.get("t", parts.get("reset"))):
             found.append(float(reset))

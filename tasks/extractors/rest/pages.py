@@ -111,7 +111,7 @@ class Pages:
                 target = None
         if not target:
             return None
-        url = page.response.url.join(str(target))
+        url = self._session.without_key(page.response.url.join(str(target)))
         if origin_of(url) != origin_of(request.url):
             raise ConfigurationError(
                 f"field pagination: the next page would be at another place, {shown(url)}, which is not the connection's"

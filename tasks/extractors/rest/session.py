@@ -110,6 +110,7 @@ class Session:
         self._stack = AsyncExitStack()
         self._client: httpx.AsyncClient | None = None
         self.concurrency = block.concurrency
+        self.without_key = block.without_key
 
     async def __aenter__(self) -> Self:
         self._client = await self._stack.enter_async_context(self._block.client())

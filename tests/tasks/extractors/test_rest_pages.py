@@ -32,7 +32,11 @@ WAYS: dict[str, dict[str, Any]] = {
     },
     "next": {"pagination": {"kind": "next", "value": "next"}, "params": {"limit": "10"}},
     "link": {"pagination": {"kind": "link"}, "params": {"limit": "10", "as": "bare"}, "records": ""},
-    "link, by default": {"params": {"page": "1", "per_page": "10", "as": "bare"}, "records": "", "pagination": {"kind": "link"}},
+    "link, by default": {
+        "params": {"page": "1", "per_page": "10", "as": "bare"},
+        "records": "",
+        "pagination": {"kind": "link"},
+    },
     "none": {"pagination": {"kind": "none"}},
 }
 NUMBERED = [name for name in WAYS if name.startswith(("page", "offset"))]

@@ -6,6 +6,7 @@ do not overlap, and rows outside of one are left out by their cursor, whatever t
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import uuid
@@ -41,6 +42,7 @@ class RestExtractor:
         self._session = Session(block)
 
     async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self._spec.times.timezone)  # read from a file, once
         await self._session.__aenter__()
         return self
 

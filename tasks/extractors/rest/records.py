@@ -20,6 +20,9 @@ from tasks.extractors.rest.session import Response
 from tasks.extractors.rest.spec import Format, Spec
 from tasks.extractors.rest.splitter import Splitter
 
+# Of the whole process; 128 KiB otherwise. Responses have a limit of their own.
+csv.field_size_limit(2**31 - 1)
+
 _BATCH = 500
 _MOST_WHOLE = 256 << 20
 """Bytes of a response that has to be held whole: its records are not at a path, or not known."""

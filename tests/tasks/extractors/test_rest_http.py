@@ -181,7 +181,7 @@ async def test_a_response_that_is_too_large_ends_the_run(space: Space) -> None:
     """Also one that is small while it is packed."""
     small = block(space, response_limit_mb=1)
     source = endpoint(space, "/large", connection=small, params={"bytes": "3000000"}, pagination={"kind": "none"})
-    with pytest.raises(ConfigurationError, match="field response_limit_mb of the connection: .* is larger than 1 MB"):
+    with pytest.raises(ConfigurationError, match=r"field response_limit_mb of the connection: .* is larger than 1 MB"):
         await ids(source)
     bomb = json.dumps({"data": {"items": [{"id": 1, "x": "0" * 5_000_000}]}})
     await in_thread(space.rule, path="items", times=-1, encoding="gzip", body=bomb)

@@ -100,7 +100,7 @@ async def test_records_that_are_passed_over_are_found_out(rest_space: Space, way
     await in_thread(rest_space.add, items(60))
     await in_thread(rest_space.rule, path="/items", skip=1, remove=[1, 2, 3])
     source = endpoint(rest_space, connection=block(rest_space, concurrency=1), **WAYS[way])
-    with pytest.raises(PagesMoved, match="field pagination.total"):
+    with pytest.raises(PagesMoved, match=r"field pagination.total"):
         await ids(source)
     assert await ids(source) == list(range(4, 61))
 
@@ -162,7 +162,7 @@ async def test_there_is_a_most_of_pages(rest_space: Space) -> None:
 async def test_pages_that_nobody_asked_for_are_not_overlooked(rest_space: Space) -> None:
     """By default the header Link is followed; a response that speaks of more in another way is not taken for all."""
     await in_thread(rest_space.add, items(30))
-    with pytest.raises(ConfigurationError, match="field pagination: .* no Link header but says has_more"):
+    with pytest.raises(ConfigurationError, match=r"field pagination: .* no Link header but says has_more"):
         await ids(endpoint(rest_space, params={"limit": "10"}, pagination={"kind": "link"}))
     assert await ids(endpoint(rest_space, params={"limit": "40"}, pagination={"kind": "link"})) == list(range(1, 31))
 

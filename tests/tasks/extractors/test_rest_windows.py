@@ -61,7 +61,7 @@ async def test_bounds_are_written_where_and_as_they_are_wanted(
     given: dict[str, Any] = {
         "params": {"params": {"since": "{since}", "until": "{until}"}},
         "headers": {"params": {}, "headers": {"X-Range": "{since}..{until}"}},
-        "path": {"params": {}, "path": "/a b/{since}..{until}"},
+        "path": {"params": {}, "path": "/{since}..{until}"},
         "body": {
             "params": {},
             "method": "POST",
@@ -115,7 +115,7 @@ async def test_the_first_window(rest_space: Space) -> None:
     assert (await asked_last(rest_space))["since"] == "2026-01-31T12:00:10Z"
     with pytest.raises(ConfigurationError, match=r"field path: \{since\} needs a bound; set window.start"):
         await ids(windowed(rest_space, path="/items/{since}"), mode="incremental")
-    with pytest.raises(ConfigurationError, match="field window.start: 'soon' is no time"):
+    with pytest.raises(ConfigurationError, match=r"field window.start: 'soon' is no time"):
         await ids(windowed(rest_space, window={"start": "soon"}), mode="incremental")
 
 
@@ -161,14 +161,14 @@ async def test_windows_are_cut_into_partitions(rest_space: Space, mode: Any) -> 
     by_number, plan = await read(windowed(rest_space, window=window), mode=mode, partitions=4)
     assert len(plan.partitions) == 4
     assert plan.resumable == (mode == "incremental")
-    days = (datetime.now(UTC) - SOME).days
-    by_span, plan = await read(windowed(rest_space, window=window | {"split": "1 day"}), mode=mode)
-    assert len(plan.partitions) == days + 1
+    spans = -(-(datetime.now(UTC) - SOME) // timedelta(days=30))
+    by_span, plan = await read(windowed(rest_space, window=window | {"split": "30 days"}), mode=mode)
+    assert len(plan.partitions) == spans
     assert sorted(int(row[0]) for row in by_number) == [int(row[0]) for row in by_span] == list(range(1, 31))
     _, plan = await read(windowed(rest_space, params={"since": "{since}"}), mode=mode, partitions=4)
     assert len(plan.partitions) == 1
     assert any("read in one partition" in note for note in plan.notes)
-    with pytest.raises(ConfigurationError, match="field window.split: the window would be cut into"):
+    with pytest.raises(ConfigurationError, match=r"field window.split: the window would be cut into"):
         await read(windowed(rest_space, window=window | {"split": "1 second"}), mode=mode)
 
 
@@ -196,7 +196,7 @@ async def test_rows_without_a_cursor_value(rest_space: Space) -> None:
     assert await ids(windowed(rest_space, params={}, null_cursor="include"), mode="incremental") == [1, 2, 3, 4, 5]
     await in_thread(rest_space.add, [item(6) | {"updated_at": "soon"}])
     with pytest.raises(ConfigurationError, match="field cursor: updated_at of a record is no time"):
-        await ids(windowed(rest_space, params={}), mode="incremental")
+        await ids(windowed(rest_space, params={}, null_cursor="include"), mode="incremental")
 
 
 @pytest.mark.parametrize(

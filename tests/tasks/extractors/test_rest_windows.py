@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import JsonValue
 
 from blocks.errors import ConfigurationError, PositionLost
 from tasks.extractors.contract import Partition, Plan
@@ -20,7 +21,7 @@ def windowed(space: Space, **fields: Any) -> RestEndpoint:
     return endpoint(space, **({"cursor": "updated_at", "params": BOTH, "lag": "0 seconds"} | fields))
 
 
-def at(value: str) -> dict[str, str]:
+def at(value: str) -> JsonValue:
     return {"cursor": "updated_at", "value": value}
 
 

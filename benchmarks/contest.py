@@ -84,12 +84,14 @@ class Options:
     only: list[str]
     loop: str
     results: Path | None
+    complete: int
+    """The rows of a full run, whose results are kept."""
 
     @property
     def folder(self) -> Path | None:
         """Where the table and the plot go, if anywhere."""
-        complete = not self.only and self.rows == orders.ROWS
-        return self.results or (HERE / "results" if complete else None)
+        is_full = not self.only and self.rows == self.complete
+        return self.results or (HERE / "results" if is_full else None)
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ class Contest:
     line_up: Callable[[Path, str, Options], AbstractContextManager[LineUp]]
     """Given a folder and the S3 endpoint's URL: the server is there until the context ends."""
     targets: Callable[[list[Result]], list[Target]]
+    rows: int = orders.ROWS
+    """Of a full run."""
 
 
 # -- the S3 endpoint -----------------------------------------------------------------------------------------------
@@ -319,7 +323,7 @@ def version_of(package: str) -> str:
 
 def run(contest: Contest) -> None:
     """The program: measure, print, keep the results of a full run; ends with an error where headrace was wrong."""
-    options = options_of(contest.description)
+    options = options_of(contest.description, contest.rows)
     report = measured(contest, options)
     print("\n" + report.markdown())
     if folder := options.folder:
@@ -331,15 +335,15 @@ def run(contest: Contest) -> None:
         sys.exit("headrace did not bring what is in the table")
 
 
-def options_of(description: str) -> Options:
+def options_of(description: str, rows: int) -> Options:
     """The command line of every benchmark."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=orders.ROWS)
+    parser.add_argument("--rows", type=int, default=rows)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", action="append", default=[], help="contenders whose name holds this; may be repeated")
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio", help="event loop of headrace")
     parser.add_argument("--results", type=Path, help="folder for the table and the plot")
-    return Options(**vars(parser.parse_args()))
+    return Options(**vars(parser.parse_args()), complete=rows)
 
 
 def measured(contest: Contest, options: Options) -> Report:

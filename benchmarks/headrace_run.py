@@ -5,7 +5,7 @@
     python -m benchmarks.headrace_run --sink http://127.0.0.1:9000 --database mysql --table orders
 
 A PostgreSQL database is named by libpq's variables (PGHOST …), a MySQL one by MYSQL_HOST, MYSQL_TCP_PORT, MYSQL_USER,
-MYSQL_PWD and MYSQL_DATABASE. With `--idle` Prefect starts and runs a flow that does nothing:
+MYSQL_PWD and MYSQL_DATABASE, an API by REST_URL. With `--idle` Prefect starts and runs a flow that does nothing:
 what a run costs before any of this project's code.
 """
 
@@ -34,8 +34,13 @@ async def nothing() -> None:
     """Starts and ends."""
 
 
-async def saved_connection(database: str) -> str:
+async def saved_connection(database: str, concurrency: int) -> str:
     """Save the block of the database that the environment names; how a source refers to it."""
+    if database == "rest":
+        from blocks.rest import RestApi
+
+        await RestApi(base_url=os.environ["REST_URL"], concurrency=concurrency).save("bench", overwrite=True)
+        return "rest-api/bench"
     if database == "mysql":
         await mysql().save("bench", overwrite=True)
         return "mysql/bench"
@@ -80,6 +85,15 @@ def take_fallback() -> None:
     patch.object(wire, "unusable", lambda _: "asked for by the benchmark").start()
 
 
+def endpoint() -> dict[str, Any]:
+    """The API's orders, with a column for each of their fields."""
+    from benchmarks.shop_api import COLUMNS, PAGE, PATHS
+
+    fields = [{"name": name, "type": kind, "path": PATHS.get(name, "")} for name, kind in COLUMNS.items()]
+    pagination = {"kind": "page", "size_param": "per_page", "size": PAGE, "pages": "pages"}
+    return {"path": "/orders", "records": "data", "pagination": pagination, "fields": fields, "extra": "refuse"}
+
+
 async def extracted(arguments: argparse.Namespace) -> dict[str, Any]:
     """Save the blocks, run the flow, and return its result."""
     from prefect_aws import AwsCredentials
@@ -88,7 +102,7 @@ async def extracted(arguments: argparse.Namespace) -> dict[str, Any]:
     from blocks.s3 import S3Destination
     from flows.extract import extract
 
-    connection = await saved_connection(arguments.database)
+    connection = await saved_connection(arguments.database, arguments.concurrency)
     destination = S3Destination(
         bucket=BUCKET,
         region="us-east-1",
@@ -97,7 +111,9 @@ async def extracted(arguments: argparse.Namespace) -> dict[str, Any]:
         compression=arguments.compression,
     )
     await destination.save("bench", overwrite=True)
-    what = {"query": arguments.query} if arguments.query else {"table": arguments.table}
+    what: dict[str, Any] = {"query": arguments.query} if arguments.query else {"table": arguments.table}
+    if arguments.database == "rest":
+        what = endpoint()
     source: Any = {"connection": connection, **what}
     to: Any = "s3-destination/bench"
     before = time.process_time()
@@ -111,7 +127,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--idle", action="store_true")
     parser.add_argument("--sink")
-    parser.add_argument("--database", choices=["postgres", "mysql"], default="postgres")
+    parser.add_argument("--database", choices=["postgres", "mysql", "rest"], default="postgres")
+    parser.add_argument("--concurrency", type=int, default=8, help="rest: requests at once")
     parser.add_argument("--fallback", action="store_true", help="MySQL: the reader for an unknown aiomysql")
     parser.add_argument("--stream", default="orders")
     parser.add_argument("--table", default="public.orders")

@@ -116,7 +116,7 @@ async def test_tls_is_verified(tmp_path: Path) -> None:
     running = await in_thread(server.__enter__)
     try:
         for fields in ({"tls_ca_file": ca}, {"tls": "require"}, {"tls_ca_file": ca, "http2": True}):
-            async with RestApi(base_url=running.url, **fields).client() as client:  # type: ignore[arg-type]  # of several
+            async with RestApi(base_url=running.url, **fields).client() as client:
                 assert (await client.get(f"{running.url}/s/a/_seen")).is_success
         async with RestApi(base_url=running.url, tls="verify-full").client() as client:
             with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
@@ -142,6 +142,6 @@ async def test_a_saved_block_keeps_its_secrets(prefect_api: str) -> None:
     assert prefect_api
     api = RestApi(base_url="https://a.example", auth="bearer", token="t0ken-1", headers={"X-Key": "k3y-1"})
     await api.asave("t-rest", overwrite=True)
-    loaded = await RestApi.aload("t-rest")
+    loaded: Any = await RestApi.aload("t-rest")
     assert loaded.headers["X-Key"].get_secret_value() == "k3y-1"
     assert loaded.token.get_secret_value() == "t0ken-1"

@@ -59,7 +59,7 @@ async def test_bounds_are_written_where_and_as_they_are_wanted(
     """In parameters, headers, the path or the body: as a number there, where nothing else is in the string."""
     await in_thread(rest_space.add, items(30))
     await in_thread(rest_space.add, items(30), f"{since}..{until}")
-    given: dict[str, Any] = {
+    ways: dict[str, dict[str, Any]] = {
         "params": {"params": {"since": "{since}", "until": "{until}"}},
         "headers": {"params": {}, "headers": {"X-Range": "{since}..{until}"}},
         "path": {"params": {}, "path": "/{since}..{until}"},
@@ -68,7 +68,8 @@ async def test_bounds_are_written_where_and_as_they_are_wanted(
             "method": "POST",
             "body": {"since": "{since}", "q": ["from {until}", "{other}"], "size": 1},
         },
-    }[place]
+    }
+    given = ways[place]
     window = {"format": form, "start": "2026-01-31T12:00:05Z"}
     source = windowed(rest_space, window=window, pagination={"kind": "none"}, **given)
     plan = Plan(id="a", mode="incremental")

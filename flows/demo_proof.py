@@ -21,6 +21,7 @@ NUMBERS = {
     "customers": "id::bigint",
     "orders": "amount::decimal(12,2)",
     "order_items": "quantity::int * price::decimal(12,2)",
+    "events": "amount::decimal(12,2)",
     "payments": "CAST(amount AS decimal(12,2))",
 }
 """What is summed up in each table, in SQL that DuckDB reads as the table's own server does."""

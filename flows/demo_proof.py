@@ -106,7 +106,7 @@ async def download(client: S3Client, bucket: str, commits: Iterable[Commit], fol
 
 
 def _row_text(columns: Iterable[Column], cast: str) -> str:
-    values = [f"coalesce('=' || {column.name}::{cast}, 'NULL')" for column in columns]
+    values = [f"coalesce('=' || \"{column.name}\"::{cast}, 'NULL')" for column in columns]
     return " || ',' || ".join(values)
 
 

@@ -75,7 +75,7 @@ def _fit(source: RestEndpoint, documents: Documents, records: list[Any]) -> list
         found.append(
             Finding("warning", f"source: no record has {', '.join(missing)}", "check the paths of these columns")
         )
-    if wrong := ", ".join(f"{what} ({count})" for what, count in documents.counted.items()):
+    if wrong := ", ".join(f"{what} ({count})" for what, count in documents.counted.items() if "of type" in what):
         found.append(
             Finding("warning", f"source: of the first page: {wrong}", "declare other types, where that is not meant")
         )

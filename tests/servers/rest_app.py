@@ -24,6 +24,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from email.utils import formatdate
 from typing import Any
+from urllib.parse import parse_qsl
 
 import brotli
 import uvicorn
@@ -214,7 +215,8 @@ def _page(space: _Space, rule: Rule, request: Request, query: dict[str, str]) ->
     parts = request.path_params["path"].split("/")
     if parts[-1] not in space.items and parts[-1] not in ("empty",):
         return JSONResponse({"message": "Not Found"}, 404)
-    items = _chosen(list(space.items[parts[-1]].values()), parts, query)
+    parent = parts[-2] if len(parts) > 2 and parts[-3] in space.items else None
+    items = _chosen(list(space.items[parts[-1]].values()), parent, query)
     total = len(items)
     size = int(query.get("per_page", query.get("limit", "100000")))
     size = min(size, rule.shrink) if rule.shrink else size
@@ -225,9 +227,9 @@ def _page(space: _Space, rule: Rule, request: Request, query: dict[str, str]) ->
     return _formed(page, total, size, following, request, query)
 
 
-def _chosen(items: list[dict[str, Any]], parts: list[str], query: dict[str, str]) -> list[dict[str, Any]]:
-    if len(parts) > 1:
-        items = [item for item in items if str(item.get("parent")) == parts[-2]]
+def _chosen(items: list[dict[str, Any]], parent: str | None, query: dict[str, str]) -> list[dict[str, Any]]:
+    if parent is not None:
+        items = [item for item in items if str(item.get("parent")) == parent]
     since, until = query.get("since", query.get("updated_after", "")), query.get("until", "")
     stamp = _stamp if query.get("by") != "day" else _day
     if since:
@@ -299,7 +301,7 @@ def _csv(page: list[dict[str, Any]]) -> str:
 async def token(request: Request) -> Response:
     """An OAuth2 token endpoint: client ``id`` with ``secret``, or the refresh token ``again``; tokens live for a second."""
     space = _spaces[request.path_params["space"]]
-    form = {name: values for name, values in (await request.form()).items()}  # noqa: C416 - of strings
+    form = dict(parse_qsl((await request.body()).decode()))
     space.seen.append({"method": "POST", "path": request.url.path, "headers": dict(request.headers), "form": str(form)})
     shown = request.headers.get("authorization") == "Basic aWQ6czNjcjN0" or form.get("client_secret") == "s3cr3t"
     if not shown and form.get("refresh_token") != "again":

@@ -6,6 +6,7 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ssl import SSLContext, create_default_context
 from typing import Literal
 
 import httpx
@@ -193,7 +194,8 @@ shop.save("shop", overwrite=True)
     async def client(self) -> AsyncIterator[httpx.AsyncClient]:
         """A client that shows the credentials where they belong. Reads the TLS files; `ConfigurationError` for a bad one."""
         # Making a TLS context reads files.
-        plain, apart = await asyncio.to_thread(lambda: (self._transport(), self._transport()))
+        verify = await asyncio.to_thread(self._verify)
+        plain, apart = self._transport(verify), self._transport(verify)
         async with httpx.AsyncClient(transport=apart, timeout=self._timeout(), trust_env=False) as tokens:
             transport = Authorized(plain, self.base_url, self._credentials(tokens))
             async with httpx.AsyncClient(
@@ -201,9 +203,12 @@ shop.save("shop", overwrite=True)
             ) as client:
                 yield client
 
-    def _transport(self) -> httpx.AsyncHTTPTransport:
+    def _verify(self) -> SSLContext:
+        """Also where the API is asked in clear: it may redirect to https."""
+        return self._tls.context(self.describe()) if self.is_encrypted else create_default_context()
+
+    def _transport(self, verify: SSLContext) -> httpx.AsyncHTTPTransport:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=self.concurrency, keepalive_expiry=30)
-        verify = self._tls.context(self.describe()) if self.is_encrypted else True
         try:
             return httpx.AsyncHTTPTransport(
                 verify=verify,

@@ -28,7 +28,7 @@ from tasks.extractors.rest.session import Session
 from tasks.extractors.rest.spec import Spec
 from tasks.extractors.rest.times import Window
 
-_NO_COLUMNS = "no column is declared: each record is JSON in _extra. `headrace discover` proposes columns"
+_NO_COLUMNS = "no column is declared: each record is JSON in _extra; name columns in the field fields"
 
 
 class RestExtractor:

@@ -79,13 +79,14 @@ class RestExtractor:
 
     async def read(self, plan: Plan, partition: Partition, write: Write) -> Read:
         """See `Extractor.read`."""
-        del plan
         times = self._spec.times
         window = Window(
             since=None if partition.lower is None else times.moment(str(partition.lower)),
             until=None if partition.upper is None else times.moment(str(partition.upper)),
         )
-        rows = Rows(self._spec, self._documents(), window, write)
+        # All that is there, also what has no time: that no window would bring it is no matter in mode full.
+        passed = times.model_copy(update={"null_cursor": "include"}) if plan.mode == "full" else times
+        rows = Rows(self._spec.model_copy(update={"times": passed}), self._documents(), window, write)
         await self._reading().run(window, rows.take)
         return await rows.finish()
 

@@ -35,8 +35,9 @@ class Rows:
         self._each = _array(spec.each) if spec.each else ()
         self._has_key = any(column.key for column in documents.columns)
         self._seen: set[str] = set()
-        """Records of the page before, where a repeated one can be told from two that are alike."""
+        """Records of the page before, where a repeated one can be told from two that are alike; of one that is there whole."""
         self._seeing: set[str] = set()
+        self._compares = False
         self._waiting: list[bytes] = []
         self._size = 0
         self.rows = 0
@@ -44,6 +45,7 @@ class Rows:
     async def take(self, page: Page, parent: Mapping[str, Any]) -> Taken:
         """Write a page's records."""
         count = 0
+        self._compares = self._has_key and page.is_known
         async with aclosing(page.batches()) as batches:
             async for batch in batches:
                 count += len(batch)
@@ -74,7 +76,7 @@ class Rows:
     def _records(self, batch: Batch, parent: Mapping[str, Any]) -> tuple[bytes, int]:
         lines: list[str] = []
         for record in batch:
-            if not self._sieve.is_in(record) or (self._has_key and self._is_repeated(record)):
+            if not self._sieve.is_in(record) or (self._compares and self._is_repeated(record)):
                 continue
             if parent and type(record) is dict:
                 record[PARENT] = dict(parent)

@@ -238,7 +238,7 @@ from blocks.rest import RestApi
 async def main(url, size):
     source = RestEndpoint(connection=RestApi(base_url=url), path="/large", params={"bytes": size}, records="data.items",
                           pagination={"kind": "next", "value": "after.next"}, extra="json",
-                          fields=[{"name": "id", "type": "integer"}, {"name": "note"}])
+                          fields=[{"name": "id", "type": "integer", "key": True}, {"name": "note"}])
     async def write(data): pass
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     async with source.open(ReadOptions()) as extractor:

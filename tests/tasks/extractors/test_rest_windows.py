@@ -196,6 +196,7 @@ async def test_rows_without_a_cursor_value(rest_space: Space) -> None:
         await ids(windowed(rest_space, params={}), mode="incremental")
     assert await ids(windowed(rest_space, params={}, null_cursor="exclude"), mode="incremental") == [1, 2, 3]
     assert await ids(windowed(rest_space, params={}, null_cursor="include"), mode="incremental") == [1, 2, 3, 4, 5]
+    assert await ids(windowed(rest_space, params={})) == [1, 2, 3, 4, 5]  # all there is, in mode full
     await in_thread(rest_space.add, [item(6) | {"updated_at": "soon"}])
     with pytest.raises(ConfigurationError, match="field cursor: updated_at of a record is no time"):
         await ids(windowed(rest_space, params={}, null_cursor="include"), mode="incremental")

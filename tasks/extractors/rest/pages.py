@@ -24,6 +24,7 @@ from tasks.extractors.rest.session import Session
 from tasks.extractors.rest.signs import sign_of_more
 from tasks.extractors.rest.spec import Spec
 from tasks.extractors.rest.template import Request
+from tasks.extractors.rest.walk import Numbers, Walk, start
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Pages:
 
     async def each(self, request: Request, take: Take, first: asyncio.Future[Page] | None = None) -> None:
         """Push the pages that begin with ``request``; ``first``: its page, which somebody has asked for already."""
-        walk = _Walk(self._paging.max_pages, self._paging.repeats)
+        walk = Walk(self._paging.max_pages, self._paging.repeats)
         if isinstance(self._paging, PageNumber | Offset):
             await self._numbered(request, self._paging, take, walk, first)
         else:
@@ -64,12 +65,12 @@ class Pages:
     def begin(self, request: Request) -> asyncio.Task[Page]:
         """Ask for the first page, which goes to `each` later."""
         if isinstance(self._paging, PageNumber | Offset):
-            request = self._at(request, self._paging, _start(self._paging))
+            request = self._at(request, self._paging, start(self._paging))
         return asyncio.create_task(self.page(request))
 
     # -- one after the other -------------------------------------------------------------------------------------
 
-    async def _linked(self, request: Request, take: Take, walk: _Walk, first: asyncio.Future[Page] | None) -> None:
+    async def _linked(self, request: Request, take: Take, walk: Walk, first: asyncio.Future[Page] | None) -> None:
         asked: asyncio.Future[Page] | None = first or self.begin(request)
         walk.goes_to(str(request.url))
         try:
@@ -91,7 +92,7 @@ class Pages:
         finally:
             await _dropped([asked] if asked else [])
 
-    def _after(self, page: Page, request: Request, walk: _Walk) -> Request | None:
+    def _after(self, page: Page, request: Request, walk: Walk) -> Request | None:
         """The request for the page behind this one; None when it is the last."""
         if page.response is None or self._is_last(page):
             return None
@@ -142,9 +143,9 @@ class Pages:
     # -- several at once -----------------------------------------------------------------------------------------
 
     async def _numbered(
-        self, request: Request, paging: PageNumber | Offset, take: Take, walk: _Walk, first: asyncio.Future[Page] | None
+        self, request: Request, paging: PageNumber | Offset, take: Take, walk: Walk, first: asyncio.Future[Page] | None
     ) -> None:
-        numbers = _Numbers(paging, self._session.concurrency)
+        numbers = Numbers(paging, self._session.concurrency)
         ahead: deque[tuple[int, asyncio.Future[Page]]] = deque()
         if first:
             ahead.append((numbers.expected, first))
@@ -192,131 +193,6 @@ class Pages:
             async with aclosing(page), aclosing(page.batches()) as batches:
                 async for _ in batches:
                     raise PagesMoved(f"field pagination: a page is empty, and the one at {number} behind it is not")
-
-
-class _Numbers:
-    """Which pages to ask for, ahead of those that are read."""
-
-    def __init__(self, paging: PageNumber | Offset, concurrency: int) -> None:
-        self._paging = paging
-        self._concurrency = concurrency
-        self.expected = self._next = _start(paging)
-        """Where the page to be read next begins."""
-        self._stride = paging.limit if isinstance(paging, Offset) else 1
-        self._window = 1
-        self._last: int | None = None
-        """The last page, where the API says how many there are."""
-        self._total: int | None = None
-        self._records = 0
-        self.is_over = False
-        self._pages = (
-            getter(paging.pages, "pagination.pages") if isinstance(paging, PageNumber) and paging.pages else None
-        )
-        self._counts = getter(paging.total, "pagination.total") if paging.total else None
-
-    def may_ask(self, under_way: int) -> bool:
-        """Whether one more page may be asked for; nothing is ahead of what is expected to be the last."""
-        if not under_way:
-            return True
-        end = self._last
-        if end is None and self._total is not None and isinstance(self._paging, Offset):
-            end = self._total - 1
-        return under_way < self._window and (end is None or self._next <= end)
-
-    def ask(self) -> int:
-        """The page to ask for."""
-        number = self._next
-        self._next += self._stride
-        return number
-
-    def begin_again(self) -> None:
-        """Ask next for the page that is expected."""
-        self._next = self.expected
-
-    def took(self, count: int, envelope: Any) -> None:
-        """Go on behind a page of so many records."""
-        if self._pages is not None and (pages := _number(self._pages(envelope))) is not None:
-            self._last = _start(self._paging) + pages - 1
-        if self._counts is not None and (total := _number(self._counts(envelope))) is not None:
-            self._check_total(total)
-            self._total = total
-        self._records += count
-        paging = self._paging
-        if isinstance(paging, Offset):
-            is_full = count >= self._stride
-            # Some servers give fewer at a time than they are asked for.
-            self._stride = count or self._stride
-            self.expected += count
-        else:
-            is_full = count >= (paging.size if paging.size_param else 1)
-            self.expected += 1
-        # Few are asked for ahead at first, and none behind a page that is not full: it may be the last.
-        self._window = min(self._concurrency, 2 * self._window) if is_full else 1
-        self.is_over = self._last is not None and self.expected > self._last
-        # A total that is a bound only (some count to 10,000 and no further) is found out by asking behind a full page.
-        self.is_over = self.is_over or (self._total == self._records and not is_full)
-
-    def _check_total(self, total: int) -> None:
-        """Records that go move those behind them to a page that was read before; some that come are read at the end."""
-        if self._total is not None and total < self._total:
-            raise PagesMoved(
-                f"field pagination.total: there were {self._total} records, and are {total} on a later page: those behind "
-                "the ones that went may have been passed over"
-            )
-
-    def check(self) -> None:
-        """Whether as many records came as the API says there are."""
-        if self._total is not None and self._records != self._total:
-            raise PagesMoved(
-                f"field pagination.total: the API says that there are {self._total} records, and gave {self._records}; some "
-                "came or went between two pages"
-            )
-
-
-class _Walk:
-    """Keeps a walk through pages from going on for ever."""
-
-    def __init__(self, most: int, repeats: str) -> None:
-        self._most = most
-        self._repeats = repeats
-        self._marks: set[int] = set()
-        self._targets: set[str] = set()
-        self.pages = 0
-
-    def was_at(self, page: Page) -> bool:
-        """Count one page; whether its records have come before, and are not to come again."""
-        self.pages += 1
-        if self.pages > self._most:
-            raise ConfigurationError(
-                f"field pagination.max_pages: there are more than {self._most} pages; raise it if that is right"
-            )
-        mark = page.mark
-        if not mark or mark not in self._marks:
-            self._marks.add(mark)
-            return False
-        if self._repeats == "fail":
-            raise ConfigurationError(
-                f"field pagination: page {self.pages} has the same records as one before it: does the API heed the "
-                "parameter, under this name? (repeats: stop, where it repeats its last page)"
-            )
-        return True
-
-    def goes_to(self, target: str) -> None:
-        """Note where the next page is; an error when the walk was there before."""
-        if target in self._targets:
-            raise ConfigurationError("field pagination: the pages lead in a circle: the next one was read before")
-        self._targets.add(target)
-
-
-def _start(paging: PageNumber | Offset) -> int:
-    return paging.first if isinstance(paging, PageNumber) else 0
-
-
-def _number(value: Any) -> int | None:
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        return None
 
 
 def _link(headers: httpx.Headers, rel: str) -> str | None:

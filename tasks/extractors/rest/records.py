@@ -5,9 +5,7 @@ A response that is there whole is parsed at once. Of a larger one no more than a
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from itertools import islice
 from typing import Any
@@ -15,13 +13,11 @@ from typing import Any
 from blocks.errors import ConfigurationError
 from tasks.extractors.documents import MISSING, DocumentError, Getter, getter, json_text, parse
 from tasks.extractors.documents.paths import steps
+from tasks.extractors.rest.csv_rows import csv_rows, named
 from tasks.extractors.rest.errors import BadResponse
 from tasks.extractors.rest.session import Response
 from tasks.extractors.rest.spec import Format, Spec
 from tasks.extractors.rest.splitter import Splitter
-
-# Of the whole process; 128 KiB otherwise. Responses have a limit of their own.
-csv.field_size_limit(2**31 - 1)
 
 _BATCH = 500
 _MOST_WHOLE = 256 << 20
@@ -120,11 +116,11 @@ class Page:
 
     async def _csv(self, response: Response) -> AsyncGenerator[Batch]:
         names: list[str] = []
-        async with aclosing(_csv_rows(response)) as pieces:
+        async with aclosing(csv_rows(response)) as pieces:
             async for rows in pieces:
                 if not names and rows:
                     names = rows.pop(0)
-                yield [_named(names, row, response) for row in rows]
+                yield [named(names, row, response) for row in rows]
 
 
 class Reader:
@@ -237,46 +233,3 @@ async def _all(response: Response) -> bytes:
                     "is a path such as data.items"
                 )
     return b"".join(parts)
-
-
-# -- CSV -------------------------------------------------------------------------------------------------------------
-
-
-async def _csv_rows(response: Response) -> AsyncGenerator[list[list[str]]]:
-    """Rows of a CSV response (RFC 4180), as many at a time as have come whole."""
-    rest = b""
-    async with aclosing(response.body()) as body:
-        async for data in body:
-            rest += data
-            cut = _last_line_end(rest)
-            if cut:
-                for rows in _rows(rest[:cut], response):
-                    yield rows
-                rest = rest[cut:]
-    for rows in _rows(rest, response):
-        yield rows
-
-
-def _last_line_end(data: bytes) -> int:
-    """Behind the last line end that is in no quotes; 0 where there is none."""
-    at = data.rfind(b"\n")
-    while at >= 0 and data.count(b'"', 0, at) % 2:
-        at = data.rfind(b"\n", 0, at)
-    return at + 1
-
-
-def _rows(data: bytes, response: Response) -> Iterator[list[list[str]]]:
-    text = io.StringIO(data.decode("utf-8-sig", errors="replace"), newline="")
-    lines = csv.reader(text, strict=True)
-    try:
-        while rows := list(islice(lines, _BATCH)):
-            yield [row for row in rows if row]
-    except csv.Error as error:
-        raise BadResponse(f"{response} is no CSV, or was cut off: {error}") from error
-
-
-def _named(names: list[str], row: list[str], response: Response) -> dict[str, str | None]:
-    if len(row) != len(names):
-        raise BadResponse(f"{response} has a line of {len(row)} fields under a header of {len(names)}")
-    # CSV has no NULL; what is empty is taken for it.
-    return {name: value or None for name, value in zip(names, row, strict=True)}

@@ -127,12 +127,19 @@ class Session:
         A `BadResponse` that it raises has the request sent again. The response is to be closed by who takes it. Raises
         `ConfigurationError` for what the user has to mend, `ApiError` for what did not pass.
         """
-        retries = self._block.retries
+        try:
+            return await self._once(request, spec, make)
+        except ApiError as error:
+            failed: ApiError | None = error
+        # The loop costs half a millisecond, which most requests need not pay.
         async for attempt in stamina.retry_context(
-            on=lambda error: self._may_pass(error, spec), attempts=retries + 1, timeout=None, wait_initial=0.5,
+            on=lambda error: self._may_pass(error, spec), attempts=self._block.retries + 1, timeout=None, wait_initial=0.5,
             wait_max=60, wait_jitter=1,
         ):  # fmt: skip
             with attempt:
+                if failed is not None:
+                    first, failed = failed, None
+                    raise first
                 return await self._once(request, spec, make)
         raise AssertionError("unreachable")
 

@@ -85,15 +85,6 @@ def take_fallback() -> None:
     patch.object(wire, "unusable", lambda _: "asked for by the benchmark").start()
 
 
-def endpoint() -> dict[str, Any]:
-    """The API's orders, with a column for each of their fields."""
-    from benchmarks.shop_api import COLUMNS, PAGE, PATHS
-
-    fields = [{"name": name, "type": kind, "path": PATHS.get(name, "")} for name, kind in COLUMNS.items()]
-    pagination = {"kind": "page", "size_param": "per_page", "size": PAGE, "pages": "pages"}
-    return {"path": "/orders", "records": "data", "pagination": pagination, "fields": fields, "extra": "refuse"}
-
-
 async def extracted(arguments: argparse.Namespace) -> dict[str, Any]:
     """Save the blocks, run the flow, and return its result."""
     from prefect_aws import AwsCredentials
@@ -111,16 +102,35 @@ async def extracted(arguments: argparse.Namespace) -> dict[str, Any]:
         compression=arguments.compression,
     )
     await destination.save("bench", overwrite=True)
-    what: dict[str, Any] = {"query": arguments.query} if arguments.query else {"table": arguments.table}
-    if arguments.database == "rest":
-        what = endpoint()
-    source: Any = {"connection": connection, **what}
+    source: Any = {"connection": connection, **asked(arguments)}
     to: Any = "s3-destination/bench"
     before = time.process_time()
     result: Any = await extract(
-        stream=arguments.stream, source=source, to=to, mode="full", partitions=arguments.partitions
+        stream=arguments.stream,
+        source=source,
+        to=to,
+        mode="changes" if arguments.start else "full",
+        partitions=arguments.partitions,
     )
     return {**result, "cpu": time.process_time() - before}
+
+
+def asked(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What is read of the database."""
+    if arguments.database == "rest":
+        return endpoint()
+    if arguments.start:
+        return {"tables": [arguments.table], "snapshot": False, "start": arguments.start}
+    return {"query": arguments.query} if arguments.query else {"table": arguments.table}
+
+
+def endpoint() -> dict[str, Any]:
+    """The API's orders, with a column for each of their fields."""
+    from benchmarks.shop_api import COLUMNS, PAGE, PATHS
+
+    fields = [{"name": name, "type": kind, "path": PATHS.get(name, "")} for name, kind in COLUMNS.items()]
+    pagination = {"kind": "page", "size_param": "per_page", "size": PAGE, "pages": "pages"}
+    return {"path": "/orders", "records": "data", "pagination": pagination, "fields": fields, "extra": "refuse"}
 
 
 def main() -> None:
@@ -133,6 +143,7 @@ def main() -> None:
     parser.add_argument("--stream", default="orders")
     parser.add_argument("--table", default="public.orders")
     parser.add_argument("--query", default="")
+    parser.add_argument("--start", default="", help="MySQL: the table's changes since this place in the log")
     parser.add_argument("--partitions", type=int, default=1)
     parser.add_argument("--compression", choices=["none", "gzip", "zstd"], default="none")
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")

@@ -16,7 +16,8 @@ class Numbers:
 
     def __init__(self, paging: PageNumber | Offset, concurrency: int) -> None:
         self._paging = paging
-        self._concurrency = concurrency
+        # As many again as may be asked at once: the next requests go out while the pages that have come are written.
+        self._most_ahead = 2 * concurrency
         self.expected = self._next = start(paging)
         """Where the page to be read next begins."""
         self._stride = paging.limit if isinstance(paging, Offset) else 1
@@ -68,7 +69,7 @@ class Numbers:
             is_full = count >= (paging.size if paging.size_param else 1)
             self.expected += 1
         # Few are asked for ahead at first, and none behind a page that is not full: it may be the last.
-        self._window = min(self._concurrency, 2 * self._window) if is_full else 1
+        self._window = min(self._most_ahead, 2 * self._window) if is_full else 1
         self.is_over = self._last is not None and self.expected > self._last
         # A total that is a bound only (some count to 10,000 and no further) is found out by asking behind a full page.
         self.is_over = self.is_over or (self._total == self._records and not is_full)

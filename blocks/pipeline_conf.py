@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from blocks.conf_file import Section, Value, is_readable_by_others, read_sections
 from blocks.conf_keys import Keys, flatten, nest
 from blocks.connect import find
+from blocks.duck import DuckDB
 from blocks.errors import ConfigurationError
 from blocks.mysql import MySQL
 from blocks.postgres import Postgres
@@ -27,7 +28,7 @@ from blocks.s3 import S3Destination
 T = TypeVar("T")
 
 BLOCKS: dict[str, type[Block]] = {
-    kind.get_block_type_slug(): kind for kind in (Postgres, MySQL, RestApi, S3Destination)
+    kind.get_block_type_slug(): kind for kind in (Postgres, MySQL, RestApi, DuckDB, S3Destination)
 }
 """The kinds of section a file may have. A new source adds its block here."""
 

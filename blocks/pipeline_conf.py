@@ -23,12 +23,13 @@ from blocks.errors import ConfigurationError
 from blocks.mongodb import MongoDB
 from blocks.mysql import MySQL
 from blocks.postgres import Postgres
+from blocks.rest import RestApi
 from blocks.s3 import S3Destination
 
 T = TypeVar("T")
 
 BLOCKS: dict[str, type[Block]] = {
-    kind.get_block_type_slug(): kind for kind in (Postgres, MySQL, MongoDB, DuckDB, S3Destination)
+    kind.get_block_type_slug(): kind for kind in (Postgres, MySQL, MongoDB, RestApi, DuckDB, S3Destination)
 }
 """The kinds of section a file may have. A new source adds its block here."""
 

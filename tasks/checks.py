@@ -13,9 +13,10 @@ from blocks.errors import ConfigurationError, PositionLost
 from blocks.mongodb import MongoDB
 from blocks.mysql import MySQL
 from blocks.postgres import Postgres
+from blocks.rest import RestApi
 from blocks.s3 import S3Destination
 from blocks.watermark import Watermark
-from tasks import check_mongodb, check_mysql, check_postgres, state
+from tasks import check_mongodb, check_mysql, check_postgres, check_rest, state
 from tasks.commits import CommitLog
 from tasks.extractors.contract import ReadOptions
 from tasks.extractors.source import Source
@@ -66,6 +67,7 @@ SOURCES: dict[type[Block], Callable[[Any, ReadOptions], Findings]] = {
     Postgres: check_postgres.look,
     MySQL: check_mysql.look,
     MongoDB: check_mongodb.look,
+    RestApi: check_rest.look,
 }
 """What is looked at for each kind of connection. A new source adds its line here."""
 

@@ -30,7 +30,7 @@ from contextlib import contextmanager  # noqa: E402
 import pytest  # noqa: E402
 from blockbuster import BlockBuster  # noqa: E402
 
-from tests.servers import faults, mongodb, mysql, postgres, s3  # noqa: E402
+from tests.servers import faults, mongodb, mysql, postgres, rest, s3  # noqa: E402
 from tests.servers.support import ServerUnavailableError, unavailable  # noqa: E402
 
 _started: dict[str, str] = {}  # the servers of this run and their versions, for the summary
@@ -144,6 +144,14 @@ def mongodb_server() -> Iterator[mongodb.MongoServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def rest_server() -> Iterator[rest.RestServer]:
+    """One HTTP API for the whole run."""
+    with _or_skip(), rest.started() as server:
+        _started["uvicorn"] = server.version
+        yield server
+
+
 @pytest.fixture
 async def mongodb_database(mongodb_server: mongodb.MongoServer) -> AsyncIterator[mongodb.MongoServer]:
     """An empty database of this test's own."""
@@ -161,6 +169,12 @@ def mongodb_wire(mongodb_database: mongodb.MongoServer) -> Iterator[faults.TcpPr
     """A proxy in front of this test's server that can cut, stall and slow down its connections."""
     with faults.TcpProxy(mongodb_database.host, mongodb_database.port) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def rest_space(rest_server: rest.RestServer) -> rest.Space:
+    """A part of the API for this test alone, with nothing in it."""
+    return rest_server.space(secrets.token_hex(6))
 
 
 @pytest.fixture(scope="session")

@@ -51,6 +51,22 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
         yield
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests that take longest go first, so that no process is left with one of them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process of `pytest --numprocesses` tells the first one what it started."""
+    if (told := getattr(session.config, "workeroutput", None)) is not None:
+        told["servers"] = _started
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    _started.update(getattr(node, "workeroutput", {}).get("servers", {}))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what the tests ran against."""
     if _started:

@@ -87,7 +87,13 @@ class Reader:
             headers = each.headers()
             messages.append(
                 Message(
-                    topic, partition, offset, at if kind else -1, each.key(), each.value(), tuple(headers) if headers else ()
+                    topic,
+                    partition,
+                    offset,
+                    at if kind else -1,
+                    each.key(),
+                    each.value(),
+                    tuple(headers) if headers else (),
                 )
             )
         if messages and self.position < end:

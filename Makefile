@@ -14,8 +14,8 @@ help: ## what there is
 demo: .venv/.demo ## PostgreSQL (and MySQL, if installed) to S3 and back to a proof, in about a minute; leaves nothing behind
 	@$(BIN)/headrace demo
 
-test: .venv/.test ## all tests, on real servers
-	@$(BIN)/python -m pytest
+test: .venv/.test ## all tests, on real servers: two at a time, each half on servers of its own (about 3 GB of memory)
+	@$(BIN)/python -m pytest --numprocesses $(or $(TEST_PROCESSES),2) --dist load --maxschedchunk 1
 
 soak: .venv/.test ## the same tests with HEADRACE_SOAK=1, which the long suites go by
 	@HEADRACE_SOAK=1 $(BIN)/python -m pytest --timeout 7200

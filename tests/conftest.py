@@ -30,7 +30,7 @@ from contextlib import contextmanager  # noqa: E402
 import pytest  # noqa: E402
 from blockbuster import BlockBuster  # noqa: E402
 
-from tests.servers import faults, mysql, postgres, s3  # noqa: E402
+from tests.servers import connect, faults, kafka, mysql, postgres, s3  # noqa: E402
 from tests.servers.support import ServerUnavailableError, unavailable  # noqa: E402
 
 _started: dict[str, str] = {}  # the servers of this run and their versions, for the summary
@@ -49,6 +49,22 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """A test that asks a server for what it does not have (TLS, a restart) is skipped, not failed."""
     with _or_skip():
         yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests that take longest go first, so that no process is left with one of them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process of `pytest --numprocesses` tells the first one what it started."""
+    if (told := getattr(session.config, "workeroutput", None)) is not None:
+        told["servers"] = _started
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    _started.update(getattr(node, "workeroutput", {}).get("servers", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -118,6 +134,40 @@ def mysql_wire(mysql_database: mysql.MySQLServer) -> Iterator[faults.TcpProxy]:
     """A proxy in front of this test's database that can cut, stall and slow down its connections."""
     with faults.TcpProxy(mysql_database.host, mysql_database.port) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def kafka_session() -> Iterator[kafka.KafkaServer]:
+    """One Kafka broker for the whole run."""
+    with _or_skip(), kafka.started() as server:
+        _started["Kafka"] = server.version
+        yield server
+
+
+@pytest.fixture
+def kafka_server(kafka_session: kafka.KafkaServer) -> kafka.KafkaServer:
+    """The broker, running, whatever an earlier test did to it."""
+    if not kafka_session.running:
+        kafka_session.restart()
+    return kafka_session
+
+
+@pytest.fixture(scope="session")
+def connect_session(kafka_session: kafka.KafkaServer) -> Iterator[connect.ConnectServer]:
+    """One Kafka Connect worker with Debezium's connectors for the whole run."""
+    if not kafka_session.running:
+        kafka_session.restart()
+    with _or_skip(), connect.started(kafka_session.bootstrap) as server:
+        _started["Debezium"] = connect.DEBEZIUM
+        yield server
+
+
+@pytest.fixture
+def connect_server(kafka_server: kafka.KafkaServer, connect_session: connect.ConnectServer) -> connect.ConnectServer:
+    """The worker, running, whatever an earlier test did to it."""
+    if not connect_session.running:
+        connect_session.start()
+    return connect_session
 
 
 @pytest.fixture(scope="session")

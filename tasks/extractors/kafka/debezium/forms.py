@@ -221,7 +221,7 @@ def _array(schema: Schema, source: SourceType | None, writing: Writing) -> Form 
     items = replace(schema.items, type="float") if single else schema.items
     element = form(items, source, writing)
     return Form(
-        list.__class_getitem__(element.decoded | None),
+        list.__class_getitem__(element.decoded if element.decoded is msgspec.Raw else element.decoded | None),
         arrays.array(_element(items, element, source)),
         unavailable=_unavailable_array(items, writing.unavailable),
         is_nested=True,
@@ -238,6 +238,8 @@ def _unavailable_array(items: Schema, placeholder: str) -> tuple[Any, ...]:
 
 def _element(schema: Schema, element: Form, source: SourceType | None) -> Text:
     """The JSON text of an array's element, as to_json() has it."""
+    if element.decoded is msgspec.Raw:
+        return lambda value: msgspec.json.encode(value).decode()
     if schema.type == "array" or schema.name == "io.debezium.data.Json" or (schema.type == "boolean" and not source):
         return element.text
     if _is_numeric(schema, source):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from blocks.errors import ConfigurationError, PositionLost
 from tasks.extractors.kafka.cluster import EARLIEST, LATEST, Cluster, Place, Topic, at_time, no_topic
+from tasks.extractors.kafka.patterns import is_meant
 from tasks.extractors.kafka.positions import KafkaPosition, Range, TopicPosition, as_json
 
 _OFFSETS = re.compile(r"\s*(?:(\d+)\s*:\s*)?(\d+)\s*")
@@ -58,15 +58,10 @@ def chosen(patterns: Sequence[str], names: Sequence[str]) -> list[str]:
     for pattern in wanted:
         if not re.search(r"[*?\[]", pattern) and pattern not in names:
             raise no_topic(pattern, names)
-    found = [name for name in names if _is_meant(name, patterns)]
+    found = [name for name in names if is_meant(name, patterns)]
     if not found:
         raise no_topic(", ".join(wanted), names)
     return found
-
-
-def _is_meant(name: str, patterns: Iterable[str]) -> bool:
-    ways = {pattern.startswith("-") for pattern in patterns if fnmatch.fnmatchcase(name, pattern.removeprefix("-"))}
-    return ways == {False}
 
 
 def _begun(since: KafkaPosition, place: Place, first: Mapping[Place, int]) -> int:
@@ -125,7 +120,7 @@ def _same_topics(since: KafkaPosition, topics: Mapping[str, Topic], patterns: Se
     for name, position in since.topics.items():
         topic, others = topics.get(name), {key: value for key, value in since.topics.items() if key != name}
         if topic is None:
-            if not _is_meant(name, patterns):  # any more: what was read of it stays as it is
+            if not is_meant(name, patterns):  # any more: what was read of it stays as it is
                 continue
             lost = f"topic {name} was deleted; its last messages may not have been read"
         elif position.id and topic.id and position.id != topic.id:

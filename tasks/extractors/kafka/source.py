@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
@@ -13,7 +14,9 @@ from blocks.s3 import CsvDialect
 from tasks.extractors.contract import ChangeExtractor, ReadOptions
 from tasks.extractors.fields import Declared
 from tasks.extractors.kafka.dead_letters import DeadLetters
+from tasks.extractors.kafka.debezium import debezium_decoder
 from tasks.extractors.kafka.decoding import Decoder
+from tasks.extractors.kafka.events import DebeziumEvents
 from tasks.extractors.kafka.extractor import TopicsExtractor, TopicsSubject
 from tasks.extractors.kafka.fields import COLUMNS, Part
 from tasks.extractors.kafka.plain import Plain, PlainDecoder
@@ -31,11 +34,11 @@ class KafkaTopics(Declared, Source):
         title="Topics",
         description="Those to read: names, with * and ? as wildcards; with a leading - those to leave out.",
     )
-    format: Literal["json", "text", "bytes"] = Field(
+    format: Literal["json", "debezium", "text", "bytes"] = Field(
         default="json",
         title="Format",
-        description="Of the messages' values. json: documents, made into the columns below; text: UTF-8 in the column value; "
-        "bytes: anything, in the column value as the destination writes bytes.",
+        description="Of the messages' values. json: documents, made into the columns below; debezium: changes of a database's "
+        "tables; text: UTF-8 in the column value; bytes: anything, in the column value as the destination writes bytes.",
     )
     start: str = Field(
         default="earliest",
@@ -60,10 +63,20 @@ class KafkaTopics(Declared, Source):
         description="text: keys are UTF-8; bytes: written as the destination writes bytes.",
     )
 
+    debezium: DebeziumEvents = Field(
+        default=DebeziumEvents(),
+        title="Debezium",
+        description="For the format debezium: what its events do not say themselves.",
+    )
+
     @model_validator(mode="after")
     def _fields_fit(self) -> KafkaTopics:
         if self.fields and self.format != "json":
-            raise ValueError(f"fields: columns are taken from documents; format {self.format} has the column value")
+            raise ValueError(
+                f"fields: columns are taken from documents of format json, and the format is {self.format}"
+            )
+        if self.debezium != DebeziumEvents() and self.format != "debezium":
+            raise ValueError(f"debezium: has no effect with format {self.format}")
         taken = {COLUMNS[part].name for part in self.parts}
         if twice := sorted(taken & {field.name for field in self.fields}):
             raise ValueError(f"fields: {', '.join(twice)} is the column of a part; call yours otherwise")
@@ -76,14 +89,18 @@ class KafkaTopics(Declared, Source):
             raise ConfigurationError(
                 "field columns: topics have no columns to choose from; name them by fields and parts"
             )
-        dialect = options.dialect
+        dialect, make = options.dialect, self._maker(options.dialect)
 
         def decoder(state: JsonValue) -> Decoder:
-            made = self._decoder(dialect, state)
+            made = make(state)
             return DeadLetters(made, dialect) if self.undecodable == "dead-letter" else made
 
         asked = self.model_dump(mode="json", exclude={"connection"})
         return TopicsExtractor(TopicsSubject(self.connection, self.topics, self.start, asked, decoder), options)
 
-    def _decoder(self, dialect: CsvDialect, _state: JsonValue) -> Decoder:
-        return PlainDecoder(dialect, Plain(self.format, self.parts, self.key_format == "bytes", self))
+    def _maker(self, dialect: CsvDialect) -> Callable[[JsonValue], Decoder]:
+        if self.format == "debezium":
+            events = self.debezium.options(self.connection)
+            return lambda state: debezium_decoder(dialect, events, state)
+        plain = Plain(self.format, self.parts, self.key_format == "bytes", self)
+        return lambda _state: PlainDecoder(dialect, plain)

@@ -113,16 +113,19 @@ def replayed(rows: list[Row], key: tuple[str, ...]) -> list[Row]:
     positions = [row["_position"] for row in rows]
     assert len(set(positions)) == len(positions)
     table: dict[tuple[str, ...], Row] = {}
+    left: Row = {}
     for row in rows:
         at = tuple(row[name] for name in key)
         match row["_op"]:
             case "T":
                 table.clear()
             case "D":
-                assert table.pop(at, None) is not None, f"{at} is deleted, and was not there"
+                assert at in table, f"{at} is deleted, and was not there"
+                left = table.pop(at)
             case "I":
                 assert at not in table, f"{at} comes twice"
-                table[at] = row
+                # Of a changed key: what is unchanged is as it was in the row that was deleted a moment ago.
+                table[at] = {**row, **{name: left[name] for name in json.loads(row["_unchanged"] or "[]")}}
             case "S":
                 table[at] = row
             case "U":

@@ -54,6 +54,12 @@ class DebeziumShop(Shop):
         if not self.connect.running:
             await asyncio.to_thread(self.connect.start)
         await asyncio.to_thread(self.connect.remove, self.connector)
+        async with asyncio.timeout(60), connected(self.server) as connection:
+            # The worker leaves its slot when it has noticed.
+            while await connection.fetchval(
+                "SELECT count(*) FROM pg_replication_slots WHERE active AND database = current_database()"
+            ):
+                await asyncio.sleep(0.1)
 
     async def save(self, to: S3Destination | None = None, block: Any = None) -> dict[str, Any]:
         await (to or self.destination()).asave(self.name, overwrite=True)

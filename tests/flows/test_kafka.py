@@ -8,9 +8,11 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
+import asyncpg
 import pytest
 
 from flows.extract import extract
+from tasks.extractors.kafka.debezium.decoder import SEEN_BEFORE
 from tests.flows.cdc import DebeziumShop, Row, assert_replays
 from tests.flows.test_kills import STEPS, kill_at
 from tests.servers.faults import FaultProxy
@@ -40,14 +42,17 @@ class Writer:
                 way, before = random.choice(ways), set(self._rows)
                 transaction = connection.transaction()
                 await transaction.start()
-                await way(connection)
+                try:
+                    await way(connection)
+                except asyncpg.DeadlockDetectedError:  # of two that empty a table
+                    way = self._rolled_back
                 if way == self._rolled_back:
                     await transaction.rollback()
                     self._rows = before
                 else:
                     await transaction.commit()
                     self.written += 1
-                await asyncio.sleep(random.uniform(0, 0.05))
+                await asyncio.sleep(random.uniform(0.02, 0.1))
 
     async def _small(self, connection: Any) -> None:
         for _ in range(random.randint(1, 4)):
@@ -57,7 +62,7 @@ class Writer:
         await self._change(connection)
 
     async def _big(self, connection: Any) -> None:
-        ids = [self._new() for _ in range(random.randint(200, 800))]
+        ids = [self._new() for _ in range(random.randint(100, 400))]
         rows = [(id_, 1, "x" * random.randint(0, 300)) for id_ in ids]
         await connection.copy_records_to_table("orders", records=rows, columns=["id", "counter", "note"])
         await connection.execute("UPDATE orders SET counter = counter + 1 WHERE id = ANY($1)", ids)
@@ -188,7 +193,7 @@ async def test_every_change_comes_once(
     await shop.execute("INSERT INTO orders (id, counter) SELECT i, 1 FROM generate_series(1, 100) i")
     await shop.capture_changes()
     parameters = await shop.save() | {"mode": "changes"}
-    writers = [Writer(shop, first) for first in range(100_000, 400_000, 100_000)]
+    writers = [Writer(shop, first) for first in range(10_000_000, 40_000_000, 10_000_000)]
     killers = [kill_connect, kill_broker, kill_headrace] * (7 if SOAK else 2)
     random.shuffle(killers)
     async with asyncio.TaskGroup() as group:
@@ -211,5 +216,4 @@ async def test_every_change_comes_once(
     assert {row["_op"] for row in changes["orders"]} >= {"S", "I", "U", "D"}
     assert {row["_op"] for row in changes["items"]} >= {"I", "T"}
     assert any(row["_unchanged"] for row in changes["orders"])
-    counted = await shop.counted()
-    print("sent again by the connector:", counted)
+    assert (await shop.counted()).keys() <= {SEEN_BEFORE}

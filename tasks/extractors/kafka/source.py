@@ -89,7 +89,7 @@ class KafkaTopics(Declared, Source):
             raise ConfigurationError(
                 "field columns: topics have no columns to choose from; name them by fields and parts"
             )
-        dialect, make = options.dialect, self._maker(options.dialect)
+        dialect, make = options.dialect, self.maker(options.dialect)
 
         def decoder(state: JsonValue) -> Decoder:
             made = make(state)
@@ -98,7 +98,8 @@ class KafkaTopics(Declared, Source):
         asked = self.model_dump(mode="json", exclude={"connection"})
         return TopicsExtractor(TopicsSubject(self.connection, self.topics, self.start, asked, decoder), options)
 
-    def _maker(self, dialect: CsvDialect) -> Callable[[JsonValue], Decoder]:
+    def maker(self, dialect: CsvDialect) -> Callable[[JsonValue], Decoder]:
+        """Makes decoders of the format; each is given the state of the one before."""
         if self.format == "debezium":
             events = self.debezium.options(self.connection)
             return lambda state: debezium_decoder(dialect, events, state)

@@ -105,11 +105,14 @@ class DebeziumShop(Shop):
         async with connected(self.server) as connection:
             last = await connection.fetchval("SELECT coalesce(max(number), 0) + 1 FROM items WHERE order_id = -1")
             await connection.execute("INSERT INTO items VALUES (-1, $1, 0)", last)
+        looked_at = len(await self.commits())
         async with asyncio.timeout(seconds):
             while True:
                 await extract(**parameters)
-                rows = (await self.changes()).get("items", [])
-                if any((row["order_id"], row["number"]) == ("-1", str(last)) for row in rows):
+                commits = (await self.commits())[looked_at:]
+                looked_at += len(commits)
+                rows = await self.committed_rows(commits)
+                if any((row.get("order_id"), row.get("number")) == ("-1", str(last)) for row in rows):
                     return
                 await asyncio.sleep(0.5)
 

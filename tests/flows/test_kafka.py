@@ -20,7 +20,7 @@ from tests.servers.postgres import connected
 
 SOAK = bool(os.environ.get("HEADRACE_SOAK"))
 
-pytestmark = pytest.mark.timeout(7200 if SOAK else 600)
+pytestmark = pytest.mark.timeout(7200 if SOAK else 900)
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Writer:
                 else:
                     await transaction.commit()
                     self.written += 1
-                await asyncio.sleep(random.uniform(0.02, 0.1))
+                await asyncio.sleep(random.uniform(0.05, 0.2))
 
     async def _small(self, connection: Any) -> None:
         for _ in range(random.randint(1, 4)):
@@ -62,7 +62,7 @@ class Writer:
         await self._change(connection)
 
     async def _big(self, connection: Any) -> None:
-        ids = [self._new() for _ in range(random.randint(100, 400))]
+        ids = [self._new() for _ in range(random.randint(50, 200))]
         rows = [(id_, 1, "x" * random.randint(0, 300)) for id_ in ids]
         await connection.copy_records_to_table("orders", records=rows, columns=["id", "counter", "note"])
         await connection.execute("UPDATE orders SET counter = counter + 1 WHERE id = ANY($1)", ids)
@@ -193,7 +193,7 @@ async def test_every_change_comes_once(
     await shop.execute("INSERT INTO orders (id, counter) SELECT i, 1 FROM generate_series(1, 100) i")
     await shop.capture_changes()
     parameters = await shop.save() | {"mode": "changes"}
-    writers = [Writer(shop, first) for first in range(10_000_000, 40_000_000, 10_000_000)]
+    writers = [Writer(shop, first) for first in (10_000_000, 20_000_000)]
     killers = [kill_connect, kill_broker, kill_headrace] * (7 if SOAK else 2)
     random.shuffle(killers)
     async with asyncio.TaskGroup() as group:

@@ -173,8 +173,12 @@ def _decimal(scale: int) -> Form:
     def text(value: bytes) -> str:
         return numbers.decimal(int.from_bytes(value, "big", signed=True), scale)
 
-    inline = "" if scale else "INT(@,'big',signed=True)"
-    return Form(bytes, text, plain=True, inline=inline, needs={"INT": int.from_bytes}, zero=(b"\0",))
+    inline = "INT(@,'big',signed=True)"
+    if scale:
+        unit = f"{10**scale}"
+        inline = f"(f'{{@//{unit}}}.{{@%{unit}:0{scale}d}}' if (@:={inline})>=0 else NEGATIVE(@,{scale}))"
+    needs = {"INT": int.from_bytes, "NEGATIVE": numbers.decimal}
+    return Form(bytes, text, plain=True, inline=inline if scale >= 0 else "", needs=needs, zero=(b"\0",))
 
 
 def _bits(schema: Schema, source: SourceType | None) -> Form:

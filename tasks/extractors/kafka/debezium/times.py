@@ -57,6 +57,8 @@ class _Memo(dict[int, str]):
 DAYS = _Memo(day)
 CLOCKS = _Memo(lambda second: f"{second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}")
 """By seconds; more than a day of them too."""
+INSTANTS = _Memo(lambda second: f"{DAYS[second // 86400]} {CLOCKS[second % 86400]}")
+"""By seconds since 1970, of dates that have four digits of a year."""
 
 
 def _fraction(value: int, width: int, digits: int | None) -> str:
@@ -81,23 +83,22 @@ def clock(width: int, digits: int | None) -> Callable[[int], str]:
 def stamp(width: int, digits: int | None) -> Callable[[int], str]:
     """A time of a day, in units of ten to the power of ``-width`` seconds since 1970."""
     unit = 10**width
-    a_day = 86400 * unit
+    first, last = _FIRST * 86400 * unit, (_LAST + 1) * 86400 * unit
 
     def text(value: int) -> str:
-        days, rest = divmod(value, a_day)
-        if not _FIRST <= days <= _LAST:
-            return _far(value, days, rest)
-        second, fraction = divmod(rest, unit)
-        if not fraction and not digits:
-            return f"{DAYS[days]} {CLOCKS[second]}"
-        return f"{DAYS[days]} {CLOCKS[second]}{_fraction(fraction, width, digits)}"
+        if not first <= value < last:
+            return _far(value)
+        fraction = value % unit
+        if fraction:
+            return INSTANTS[value // unit] + _fraction(fraction, width, digits)
+        return INSTANTS[value // unit] + _fraction(0, width, digits) if digits else INSTANTS[value // unit]
 
-    def _far(value: int, days: int, rest: int) -> str:
+    def _far(value: int) -> str:
         for number, name in ((POSITIVE_INFINITY, "infinity"), (NEGATIVE_INFINITY, "-infinity")):
             if value in (number, number // 1000):
                 return name
-        second, fraction = divmod(rest, unit)
-        return with_era(DAYS[days], f"{CLOCKS[second]}{_fraction(fraction, width, digits)}")
+        second, fraction = divmod(value, unit)
+        return with_era(DAYS[second // 86400], f"{CLOCKS[second % 86400]}{_fraction(fraction, width, digits)}")
 
     return text
 
@@ -121,7 +122,9 @@ def iso_stamp(digits: int | None, *, zoned: bool) -> Callable[[str], str]:
     suffix = "+00" if zoned else ""
 
     def text(value: str) -> str:
-        # Four digits of a year, and UTC: all but the odd one.
+        # Six digits of a fraction, as PostgreSQL's connector writes a column without a precision; then all but the odd one.
+        if len(value) == 27 and digits is None and value[26] == "Z" and value[10] == "T" and value[19] == ".":
+            return f"{value[:10]} {value[11:26].rstrip('0').rstrip('.')}{suffix}"
         if value[10:11] != "T" or value[-1] != "Z" or value[0] in "+-" or len(value) < 20:
             return _odd(value)
         if len(value) == 20:

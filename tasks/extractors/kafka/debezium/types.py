@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_TEXT = re.compile(r"([^(\[]+?)\s*(?:\((\d+)(?:\s*,\s*(-?\d+))?\))?([^(\[]*)((?:\[\])*)")
+_TEXT = re.compile(r"([^(\[]+)(?:\((\d+)(?:\s*,\s*(-?\d+))?\))?([^(\[]*)((?:\[\])*)")
 
 _HINT = "__debezium.source.column."
 

@@ -8,6 +8,7 @@ from pydantic import Discriminator, GetJsonSchemaHandler, Tag
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from tasks.extractors.kafka.source import KafkaTopics
 from tasks.extractors.mysql.binlog.source import MySQLChanges
 from tasks.extractors.mysql.source import MySQLQuery, MySQLTable
 from tasks.extractors.postgres.source import PostgresQuery, PostgresTable
@@ -20,6 +21,7 @@ _KINDS: dict[tuple[str, str], str] = {
     ("mysql", "table"): "mysql-table",
     ("mysql", "query"): "mysql-query",
     ("mysql", "tables"): "mysql-changes",
+    ("kafka", "topics"): "kafka-topics",
 }
 
 
@@ -55,12 +57,13 @@ AnySource = Annotated[
     | Annotated[PostgresQuery, Tag("postgres-query")]
     | Annotated[MySQLTable, Tag("mysql-table")]
     | Annotated[MySQLQuery, Tag("mysql-query")]
-    | Annotated[MySQLChanges, Tag("mysql-changes")],
+    | Annotated[MySQLChanges, Tag("mysql-changes")]
+    | Annotated[KafkaTopics, Tag("kafka-topics")],
     Discriminator(
         _kind,
         custom_error_type="source",
         custom_error_message="name a connection (such as postgres/shop) and what to read from it: "
-        "table or query for postgres and mysql, tables for the changes of mysql tables",
+        "table or query for postgres and mysql, tables for the changes of mysql tables, topics for kafka",
     ),
     _AsTabs(),
 ]
@@ -71,6 +74,7 @@ _MODELS: dict[str, type[Source]] = {
     "mysql-table": MySQLTable,
     "mysql-query": MySQLQuery,
     "mysql-changes": MySQLChanges,
+    "kafka-topics": KafkaTopics,
 }
 
 __all__ = ["AnySource", "Source"]

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewPartitions, NewTopic
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from tests.servers.certificates import Authority
 from tests.servers.maven import SPARING, jars, java
@@ -67,6 +66,8 @@ transaction.state.log.num.partitions=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.num.partitions=1
 group.initial.rebalance.delay.ms=0
+# Kept for good, unless a topic says otherwise: tests send messages of other years.
+log.retention.ms=-1
 # Retention and compaction are looked at often, so that a test can watch them.
 log.retention.check.interval.ms=500
 log.initial.task.delay.ms=500
@@ -200,10 +201,17 @@ class KafkaServer:
     def send(self, topic: str, *values: bytes | str | None, **arguments: Any) -> None:
         """Produce messages and return when the broker has them all."""
         producer = self.producer()
+        refused: list[str] = []
+
+        def delivered(error: Any, _message: Any) -> None:
+            if error is not None:
+                refused.append(str(error))
+
         for value in values:
-            producer.produce(topic, value, **arguments)
-        if producer.flush(30):
-            raise TimeoutError(f"the broker did not take all messages of {topic}")
+            producer.produce(topic, value, on_delivery=delivered, **arguments)
+            producer.poll(0)
+        if producer.flush(30) or refused:
+            raise TimeoutError(f"the broker did not take all messages of {topic}: {refused[:1]}")
 
 
 def _done(_admin: AdminClient, asked: Mapping[str, Future[Any]]) -> None:

@@ -16,7 +16,8 @@ from tasks.extractors.kafka.errors import Told, asking
 Place = tuple[str, int]
 """A topic and the number of a partition of it."""
 
-EARLIEST, LATEST = OffsetSpec.earliest(), OffsetSpec.latest()
+EARLIEST: OffsetSpec = OffsetSpec.earliest()
+LATEST: OffsetSpec = OffsetSpec.latest()
 _NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 """What brokers before 2.8 give every topic."""
 
@@ -100,7 +101,8 @@ def _topic(described: Any) -> Topic:
 
 def at_time(milliseconds: int) -> OffsetSpec:
     """The first offset whose message is of that time or later (since 1970)."""
-    return OffsetSpec.for_timestamp(milliseconds)
+    spec: OffsetSpec = OffsetSpec.for_timestamp(milliseconds)
+    return spec
 
 
 def no_topic(name: str, known: Iterable[str]) -> ConfigurationError:

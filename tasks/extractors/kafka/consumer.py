@@ -17,6 +17,9 @@ from tasks.extractors.kafka.message import Message
 
 _BATCH_MESSAGES = 5_000
 _BATCH_BYTES = 8 << 20
+_FIRST_BATCH = 32
+_GROWTH = 8
+"""A batch may be so many times the one before, whose messages tell how large they are."""
 _POLL_SECONDS = 0.2
 """For so long a batch waits to become full, and a read that is cancelled goes on in its thread."""
 
@@ -42,7 +45,7 @@ class Reader:
         self._block, self._topic, self._partition = block, topic, partition
         self._end = end
         self._told = Told()
-        self._size = _BATCH_MESSAGES // 10
+        self._size = _FIRST_BATCH
         self.position = start
         """The offset that comes next: all before it were given."""
         config = {**block.client_config(), **_SETTINGS, "error_cb": self._told}
@@ -87,7 +90,13 @@ class Reader:
             headers = each.headers()
             messages.append(
                 Message(
-                    topic, partition, offset, at if kind else -1, each.key(), each.value(), tuple(headers) if headers else ()
+                    topic,
+                    partition,
+                    offset,
+                    at if kind else -1,
+                    each.key(),
+                    each.value(),
+                    tuple(headers) if headers else (),
                 )
             )
         if messages and self.position < end:
@@ -105,7 +114,7 @@ class Reader:
 
     def _adapt(self, messages: list[Message]) -> None:
         size = sum(len(message.value or b"") + len(message.key or b"") for message in messages) // len(messages)
-        self._size = max(1, min(_BATCH_MESSAGES, _BATCH_BYTES // (size + 100)))
+        self._size = max(1, min(_BATCH_MESSAGES, self._size * _GROWTH, _BATCH_BYTES // (size + 100)))
 
     def _stalled(self) -> Exception:
         cause = self._told.cause()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from pydantic import JsonValue
+
 from blocks.errors import ConfigurationError
 from tasks.extractors.contract import Output, Records
 from tasks.extractors.kafka.message import Message
@@ -25,6 +27,11 @@ class Decoder(Protocol):
     A call that raises has changed nothing: the messages before the one that is named may be given again, and then those
     after it. Called in a thread, one call at a time.
     """
+
+    @property
+    def state(self) -> JsonValue:
+        """What a decoder is given that goes on behind the last message; bounded, and None where there is nothing to know."""
+        ...
 
     def __call__(self, messages: Sequence[Message]) -> list[tuple[Output, Records]]:
         """The records in the order of the messages. Raises `UndecodableError` for the first that cannot be decoded."""

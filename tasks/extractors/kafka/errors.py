@@ -57,8 +57,10 @@ class Told:
 
     def cause(self) -> KafkaError | None:
         """The one that a person can mend, if there is one."""
-        mendable = [error for code, error in self._errors.items() if code in _MEND]
-        return next(iter(mendable or self._errors.values()), None)
+        ranks = {
+            code: 0 if code in _MEND else 2 if code == KafkaError._ALL_BROKERS_DOWN else 1 for code in self._errors
+        }
+        return self._errors[min(ranks, key=lambda code: ranks[code])] if ranks else None
 
 
 def explained(error: KafkaError, block: Kafka, told: Told) -> Exception:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-from pydantic import JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from blocks.errors import PositionLost
 from tasks.extractors.contract import Frozen
@@ -19,14 +18,14 @@ class TopicPosition(Frozen):
     """That of the topic whose offsets these are: a topic of the same name that was made later has another."""
     offsets: tuple[int, ...]
     """By partition: the offset of the next message."""
-    seen: dict[str, JsonValue] = {}
-    """By partition: what tells a message that comes again; see `tasks.extractors.kafka.duplicates`."""
+    seen: dict[str, JsonValue] = Field(default_factory=dict)
+    """By partition: what its decoder has to know to go on; see `Decoder.state`."""
 
 
 class KafkaPosition(Frozen):
     """All topics of a stream."""
 
-    topics: dict[str, TopicPosition] = {}
+    topics: dict[str, TopicPosition] = Field(default_factory=dict)
 
     def offset(self, place: Place) -> int | None:
         """Where a partition is to be gone on with; None for one that was not there."""
@@ -74,6 +73,7 @@ def kafka_position(since: JsonValue) -> KafkaPosition | None:
         ) from error
 
 
-def as_json(position: Frozen) -> Any:
+def as_json(position: Frozen) -> JsonValue:
     """As it is kept in plans and commits."""
-    return position.model_dump(mode="json")
+    made: JsonValue = position.model_dump(mode="json")
+    return made

@@ -185,7 +185,9 @@ def test_values_that_the_log_does_not_have_are_named() -> None:
     toast = rows(found, "public.toast")
     assert (toast[2]["name"], toast[2]["big"], toast[2]["_unchanged"]) == ("a2", "", '"[""big""]"')
     assert (toast[3]["_unchanged"], toast[3]["id"]) == ('"[""name"",""big""]"', "2")
-    assert {"big", "name"} <= frozenset().union(*[each.absent for output, each in found if output.name == "public.toast"])
+    assert {"big", "name"} <= frozenset().union(
+        *[each.absent for output, each in found if output.name == "public.toast"]
+    )
     full = rows(found, "public.fullrep")[2]
     assert (full["_unchanged"], full["v"]) == ("", "uno")
 
@@ -217,7 +219,10 @@ def test_the_commit_time_and_the_position() -> None:
 def test_an_altered_table_begins_a_new_output() -> None:
     """A column that comes in between is in the records from there on, and in no earlier one."""
     outputs = [output for output, _ in decode(_events()) if output.table == "public.comppk"]
-    assert [[column.name for column in output.columns[4:]] for output in outputs] == [["a", "b", "v"], ["a", "b", "v", "extra"]]
+    assert [[column.name for column in output.columns[4:]] for output in outputs] == [
+        ["a", "b", "v"],
+        ["a", "b", "v", "extra"],
+    ]
     assert {output.name for output in outputs} == {"public.comppk"}
     assert [column.name for column in outputs[0].columns if column.key] == ["_position", "a", "b"]
 

@@ -179,12 +179,9 @@ def iso_day(value: str) -> str:
     if found is None:
         raise ValueError(f"{value!r} is no date")
     year = int(found[1])
-    if not 0 < year < 10000:
-        # The numbers that stand for the infinities, as dates.
-        if value.startswith(("-5877611-06-21", "-1701490-")):
-            return "infinity"
-        if value.startswith("-5877611-06-22"):
-            return "-infinity"
+    if not -4713 < year <= 5874897:
+        # What PostgreSQL has no date for stands for one of the infinities; see `_POSITIVE_DATES`.
+        return "infinity" if year > 0 or value.startswith("-5877611-06-21") else "-infinity"
     return _year(year, f"-{found[2]}-{found[3]}")
 
 

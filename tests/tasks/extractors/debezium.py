@@ -6,8 +6,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -141,22 +140,17 @@ def of_mysql(server: MySQLServer, kafka: KafkaServer, **settings: str) -> dict[s
     } | settings  # fmt: skip
 
 
-@contextmanager
-def running(connector: Connector) -> Iterator[Connector]:
-    connector.start()
-    try:
-        yield connector
-    finally:
-        connector.remove()
-
-
 async def recorded(connector: Connector, snapshot: int, changes: Callable[[], Any], total: int) -> list[Message]:
     """The messages of a snapshot of so many rows, and of changes made after it."""
-    with_values = lambda found: sum(1 for each in found if each.value is not None and b'"op":"' in each.value)  # noqa: E731
     await asyncio.to_thread(connector.start)
     try:
-        await asyncio.to_thread(connector.messages, lambda found: with_values(found) >= snapshot)
+        await asyncio.to_thread(connector.messages, lambda found: _events(found) >= snapshot)
         await changes()
-        return await asyncio.to_thread(connector.messages, lambda found: with_values(found) >= total)
+        return await asyncio.to_thread(connector.messages, lambda found: _events(found) >= total)
     finally:
         await asyncio.to_thread(connector.remove)
+
+
+def _events(found: list[Message]) -> int:
+    """How many of the messages are events of rows."""
+    return sum(b'"op":"' in (each.value or b"") for each in found)

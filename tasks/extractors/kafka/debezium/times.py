@@ -17,7 +17,7 @@ _MEMO_MOST = 1 << 17
 _POSITIVE_DATES = frozenset({-2147472692, -622191234})
 """What becomes of the date infinity: PostgreSQL's own largest number, days from 2000 (from the WAL), or the JDBC
 driver's DATE_POSITIVE_INFINITY (in a snapshot), both past the end of 32 bits. No date of PostgreSQL is that early."""
-_NEGATIVE_DATES = frozenset({-2147472691})
+_NEGATIVE_DATES = frozenset({-2147472691, -625821272})
 POSITIVE_INFINITY, NEGATIVE_INFINITY = 9223372036825200000, -9223372036832400000
 """PGStatement.DATE_POSITIVE_INFINITY and its counterpart, which Debezium writes for timestamps."""
 

@@ -146,7 +146,8 @@ class DebeziumDecoder:
             ):
                 break
             try:
-                event = decode(value if is_whole else value[size:end])
+                payload = value if is_whole else value[size:end]
+                event = decode(payload)
                 op, source = event.op, event.source
                 if source.table != last_table or source.schema != last_schema or source.db != last_db:
                     name = source.of_table
@@ -181,7 +182,7 @@ class DebeziumDecoder:
                 row = event.after
                 if row is None or letter == "D":
                     text, names = self._without_after(reader, message, event)
-                elif careful or (needles and (first in value or (more and any(n in value for n in more)))):
+                elif careful or (needles and (first in payload or (more and any(n in payload for n in more)))):
                     text, names = reader.shape.rows.careful(row)
                 else:
                     add(line(row, head))

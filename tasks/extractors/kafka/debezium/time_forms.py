@@ -26,7 +26,7 @@ def temporal(schema: Schema, source: SourceType | None, writing: Writing) -> For
     if name in _CLOCKS:
         return Form(int, times.clock(_CLOCKS[name], digits), plain=True)
     if name in STAMPS:
-        return Form(int, times.stamp(STAMPS[name], digits), plain=True)
+        return _stamp(STAMPS[name], digits)
     if name in _DURATIONS:
         return Form(int, times.duration(_DURATIONS[name]), plain=True)
     if name == "io.debezium.time.Year":
@@ -44,4 +44,26 @@ def temporal(schema: Schema, source: SourceType | None, writing: Writing) -> For
     if name not in texts:
         return None
     zero = ("1970-01-01T00:00:00Z", "1970-01-01T00:00:00.000000Z", "1970-01-01Z", "00:00:00Z")
-    return Form(str, texts[name], plain=True, zero=zero)
+    inline, needs = (
+        ("", {}) if name != "io.debezium.time.ZonedTimestamp" or digits is not None else (_ZONED, {"ISO": texts[name]})
+    )
+    return Form(str, texts[name], plain=True, zero=zero, inline=inline, needs=needs)
+
+
+_ZONED = (
+    "(@[:10]+' '+@[11:26].rstrip('0').rstrip('.')+'+00'"
+    " if len(@)==27 and @[26]=='Z' and @[19]=='.' and @[10]=='T' else ISO(@))"
+)
+"""Six digits of a fraction, as PostgreSQL's connector writes them; `times.iso_stamp` knows the rest."""
+
+
+def _stamp(width: int, digits: int | None) -> Form:
+    text, unit, name = times.stamp(width, digits), 10**width, f"STAMP{width}_{digits}"
+    if digits not in (None, width):
+        return Form(int, text, plain=True)
+    fraction = f"f'.{{@%{unit}:0{width}d}}'"
+    if digits is None:
+        fraction = f"({fraction}.rstrip('0') if @%{unit} else '')"
+    first, last = times.FIRST_SECOND * unit, times.LAST_SECOND * unit
+    inline = f"(INSTANTS[@//{unit}]+{fraction} if {first}<=@<{last} else {name}(@))"
+    return Form(int, text, plain=True, inline=inline, needs={"INSTANTS": times.INSTANTS, name: text})

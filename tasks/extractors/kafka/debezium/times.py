@@ -12,6 +12,8 @@ from datetime import date, datetime, timedelta, timezone
 
 _EPOCH = date(1970, 1, 1).toordinal()
 _FIRST, _LAST = 1 - _EPOCH, date.max.toordinal() - _EPOCH
+FIRST_SECOND, LAST_SECOND = _FIRST * 86400, (_LAST + 1) * 86400
+"""Of the years 1 to 9999, since 1970; the last is the first of the year after."""
 _MEMO_MOST = 1 << 17
 
 _POSITIVE_DATES = frozenset({-2147472692, -622191234})
@@ -83,7 +85,7 @@ def clock(width: int, digits: int | None) -> Callable[[int], str]:
 def stamp(width: int, digits: int | None) -> Callable[[int], str]:
     """A time of a day, in units of ten to the power of ``-width`` seconds since 1970."""
     unit = 10**width
-    first, last = _FIRST * 86400 * unit, (_LAST + 1) * 86400 * unit
+    first, last = FIRST_SECOND * unit, LAST_SECOND * unit
 
     def text(value: int) -> str:
         if not first <= value < last:

@@ -14,6 +14,7 @@ _EXACT = {
     "value.converter": "org.apache.kafka.connect.json.JsonConverter",
     "key.converter.schemas.enable": "true",
     "value.converter.schemas.enable": "true",
+    "column.propagate.source.type": ".*",  # the database's own name of each type
     "decimal.handling.mode": "string",  # precise makes NULL of NaN
     "time.precision.mode": "adaptive",
     "binary.handling.mode": "bytes",

@@ -172,7 +172,10 @@ def test_missing_variable_is_named(conf: Conf) -> None:
         (SHOP + "tls = s3cret\n", ["tls: Input should be 'verify-full'"]),
         (SHOP + "tls_key_file = /key.pem\n", ["tls_key_file needs tls_cert_file"]),
         ("[postgres:NAME]\nhost = h\n", ["database: is missing", "user: is missing"]),
-        ("[postgress:NAME]\n", ["'postgress', did you mean postgres?", "kinds: postgres, mysql, s3-destination"]),
+        (
+            "[postgress:NAME]\n",
+            ["'postgress', did you mean postgres?", "kinds: postgres, mysql, kafka, kafka-connect, s3-destination"],
+        ),
         ("[postgres]\nhost = h\n", ["[postgres]: write [postgres:name]"]),
         ("[postgres:A_B]\nhost = h\n", ["the name in a-z, 0-9 and -"]),
         (SHOP + SHOP, ["line 5: section [postgres:", "is there twice"]),
@@ -257,7 +260,12 @@ def test_stored_block_that_is_no_longer_valid_is_replaced(conf: Conf) -> None:
 def test_the_example_is_complete_and_true(conf: Conf) -> None:
     """The sample works as it is, names every key of every kind, and shows the defaults there are."""
     text = EXAMPLE.read_text()
-    assert [str(c) for c in conf.run_all(text.replace(":shop]", ":NAME]"), environment={"SHOP_PASSWORD": "x"})]
+    assert [
+        str(c)
+        for c in conf.run_all(
+            text.replace(":shop]", ":NAME]"), environment={"SHOP_PASSWORD": "x", "KAFKA_PASSWORD": "x"}
+        )
+    ]
     for slug, kind in BLOCKS.items():
         section = text.partition(f"[{slug}:")[2].partition("\n[")[0]
         shown = dict(re.findall(r"^(?:# )?([\w.]+) =(.*)$", section, re.MULTILINE))

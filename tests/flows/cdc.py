@@ -54,6 +54,12 @@ class DebeziumShop(Shop):
         if not self.connect.running:
             await asyncio.to_thread(self.connect.start)
         await asyncio.to_thread(self.connect.remove, self.connector)
+        async with asyncio.timeout(60), connected(self.server) as connection:
+            # The worker leaves its slot when it has noticed.
+            while await connection.fetchval(
+                "SELECT count(*) FROM pg_replication_slots WHERE active AND database = current_database()"
+            ):
+                await asyncio.sleep(0.1)
 
     async def save(self, to: S3Destination | None = None, block: Any = None) -> dict[str, Any]:
         await (to or self.destination()).asave(self.name, overwrite=True)
@@ -99,11 +105,14 @@ class DebeziumShop(Shop):
         async with connected(self.server) as connection:
             last = await connection.fetchval("SELECT coalesce(max(number), 0) + 1 FROM items WHERE order_id = -1")
             await connection.execute("INSERT INTO items VALUES (-1, $1, 0)", last)
+        looked_at = len(await self.commits())
         async with asyncio.timeout(seconds):
             while True:
                 await extract(**parameters)
-                rows = (await self.changes()).get("items", [])
-                if any((row["order_id"], row["number"]) == ("-1", str(last)) for row in rows):
+                commits = (await self.commits())[looked_at:]
+                looked_at += len(commits)
+                rows = await self.committed_rows(commits)
+                if any((row.get("order_id"), row.get("number")) == ("-1", str(last)) for row in rows):
                     return
                 await asyncio.sleep(0.5)
 
@@ -113,16 +122,19 @@ def replayed(rows: list[Row], key: tuple[str, ...]) -> list[Row]:
     positions = [row["_position"] for row in rows]
     assert len(set(positions)) == len(positions)
     table: dict[tuple[str, ...], Row] = {}
+    left: Row = {}
     for row in rows:
         at = tuple(row[name] for name in key)
         match row["_op"]:
             case "T":
                 table.clear()
             case "D":
-                assert table.pop(at, None) is not None, f"{at} is deleted, and was not there"
+                assert at in table, f"{at} is deleted, and was not there"
+                left = table.pop(at)
             case "I":
                 assert at not in table, f"{at} comes twice"
-                table[at] = row
+                # Of a changed key: what is unchanged is as it was in the row that was deleted a moment ago.
+                table[at] = {**row, **{name: left[name] for name in json.loads(row["_unchanged"] or "[]")}}
             case "S":
                 table[at] = row
             case "U":

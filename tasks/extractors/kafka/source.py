@@ -13,6 +13,7 @@ from blocks.kafka import Kafka
 from blocks.s3 import CsvDialect
 from tasks.extractors.contract import ChangeExtractor, ReadOptions
 from tasks.extractors.fields import Declared
+from tasks.extractors.kafka.capture import Capture
 from tasks.extractors.kafka.dead_letters import DeadLetters
 from tasks.extractors.kafka.debezium import debezium_decoder
 from tasks.extractors.kafka.decoding import Decoder
@@ -69,6 +70,13 @@ class KafkaTopics(Declared, Source):
         description="For the format debezium: what its events do not say themselves.",
     )
 
+    capture: Capture | None = Field(
+        default=None,
+        title="Capture",
+        description="For `headrace cdc`: the connector that brings a database's changes into the topics. Empty: somebody "
+        "else's.",
+    )
+
     @model_validator(mode="after")
     def _fields_fit(self) -> KafkaTopics:
         if self.fields and self.format != "json":
@@ -89,16 +97,17 @@ class KafkaTopics(Declared, Source):
             raise ConfigurationError(
                 "field columns: topics have no columns to choose from; name them by fields and parts"
             )
-        dialect, make = options.dialect, self._maker(options.dialect)
+        dialect, make = options.dialect, self.maker(options.dialect)
 
         def decoder(state: JsonValue) -> Decoder:
             made = make(state)
             return DeadLetters(made, dialect) if self.undecodable == "dead-letter" else made
 
-        asked = self.model_dump(mode="json", exclude={"connection"})
+        asked = self.model_dump(mode="json", exclude={"connection", "capture"})
         return TopicsExtractor(TopicsSubject(self.connection, self.topics, self.start, asked, decoder), options)
 
-    def _maker(self, dialect: CsvDialect) -> Callable[[JsonValue], Decoder]:
+    def maker(self, dialect: CsvDialect) -> Callable[[JsonValue], Decoder]:
+        """Makes decoders of the format; each is given the state of the one before."""
         if self.format == "debezium":
             events = self.debezium.options(self.connection)
             return lambda state: debezium_decoder(dialect, events, state)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from blocks.errors import ConfigurationError
 from blocks.hosts import is_local
+from blocks.layout import DmsFiles, Layout
 from blocks.s3_session import session_of
 from blocks.schema import SchemaOnce
 
@@ -25,6 +26,9 @@ Encryption = Literal["none", "AES256", "aws:kms", "aws:kms:dsse"]
 
 LEVELS = {"gzip": range(10), "zstd": range(1, 23)}
 EXTENSIONS = {"none": "csv", "gzip": "csv.gz", "zstd": "csv.zst"}
+
+MOST_COPIED_MB = 4096
+"""Objects grow past their size by a chunk at most; a copy of more than 5 GiB would need parts."""
 
 Tag = Annotated[str, Field(pattern=r"^[\w .:/=+@-]*$")]
 """The characters S3 takes in the keys and values of tags."""
@@ -166,6 +170,17 @@ lake.save("lake", overwrite=True)
         title="CSV",
         description="Header line, NULL marker and the spelling of bytes.",
     )
+    layout: Layout = Field(
+        default="tables",
+        title="Layout of change streams",
+        description="tables: objects for each table. log: one sequence of objects for all tables, in the order of the log, "
+        "with the row as JSON. dms: file names and columns as AWS DMS writes them.",
+    )
+    dms: DmsFiles = Field(
+        default_factory=DmsFiles,
+        title="DMS files",
+        description="Settings of the layout dms, by the names they have in AWS DMS.",
+    )
     encryption: Encryption = Field(
         default="none",
         title="Encryption",
@@ -220,7 +235,23 @@ lake.save("lake", overwrite=True)
             raise ValueError("kms_key_id needs encryption aws:kms or aws:kms:dsse")
         if self.ca_file and not self.verify_tls:
             raise ValueError("ca_file has no effect while verify_tls is off; leave one of them out")
+        if self.layout == "dms" and self.object_size_mb > MOST_COPIED_MB:
+            raise ValueError(
+                f"layout dms copies objects, which S3 does up to 5 GiB: object_size_mb up to {MOST_COPIED_MB}"
+            )
+        if self.layout != "dms" and self.dms != DmsFiles():
+            raise ValueError(f"dms has no effect in layout {self.layout}; leave it out, or set layout to dms")
         return self
+
+    @property
+    def dialect(self) -> CsvDialect:
+        """`csv` as the layout has it: whether there is a header is a setting of its own in DMS."""
+        return self.csv.model_copy(update={"header": self.dms.add_column_name}) if self.layout == "dms" else self.csv
+
+    @property
+    def data_folder(self) -> str:
+        """Where a stream's objects are written: those of layout dms wait there, under a name that crawlers pass over."""
+        return "_data" if self.layout == "dms" else "data"
 
     @property
     def extension(self) -> str:

@@ -19,7 +19,10 @@ class MisusedError(Exception):
 
 
 def streams(deployment: Deployment) -> list[dict[str, Any]]:
-    """The parameters of every stream it extracts: one, several (extract_all), or none (sweep)."""
+    """The parameters of every stream it extracts, as `extract` has them: one, several (extract_all), or none (sweep)."""
+    if deployment.is_endless:
+        own = ("stream", "source", "to", "parallel")
+        return [{name: each for name, each in deployment.parameters.items() if name in own} | {"mode": "changes"}]
     if deployment.is_stream:
         return [deployment.parameters]
     return [each for each in deployment.parameters.get("streams") or [] if isinstance(each, dict)]

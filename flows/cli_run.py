@@ -47,7 +47,7 @@ def run(file: Path, names: Sequence[str], given: Sequence[str], *, everything: b
         raise MisusedError(f"name a deployment, or say --all; there are: {', '.join(known)}")
     wanted = chosen(known, names)
     if everything:
-        wanted += [each for each in known.values() if each.is_stream and each not in wanted]
+        wanted += [each for each in known.values() if each.is_stream and not each.is_endless and each not in wanted]
     runs: list[tuple[Flow[..., Any], Deployment]] = [(each.flow(), each) for each in overridden(wanted, given)]
     for flow, deployment in runs:
         _check_names(flow, deployment)
@@ -112,12 +112,12 @@ def _told(state: State[Any], result: Any) -> str:
 
 def _report(ended: list[_Ended]) -> None:
     console = Console(highlight=False)
-    rows = [outcome for each in ended for outcome in each.outcomes if "stream" in outcome]
+    rows = [outcome for each in ended for outcome in each.outcomes if "sequence" in outcome]
     if rows:
         # Lines that are cut help nobody who pipes them on.
         (console if console.is_terminal else Console(highlight=False, width=500)).print(_table(rows))
     for each in ended:
-        if each.said and not any("stream" in outcome for outcome in each.outcomes):
+        if each.said and not any("sequence" in outcome for outcome in each.outcomes):
             console.print(f"{each.name}: {escape(each.said)}", soft_wrap=True)
     failed = [each for each in ended if each.error]
     errors = Console(stderr=True, highlight=False)

@@ -74,7 +74,8 @@ def _lines(deployment: Deployment, marks: dict[str, Watermark | None]) -> list[l
 def _source(source: Any) -> str:
     if not isinstance(source, dict):
         return "–"
-    return f"{source.get('connection', '?')} {source.get('table') or 'query'}"
+    tables = ", ".join(map(str, source.get("tables") or ()))
+    return f"{source.get('connection', '?')} {source.get('table') or tables or 'query'}"
 
 
 def _position(mark: Watermark | None) -> str:
@@ -128,6 +129,8 @@ def _options(stream: Stream) -> ReadOptions:
         partitions=stream.partitions,
         object_bytes=stream.to.object_size_mb << 20,
         dialect=stream.to.csv,
+        layout=stream.to.layout,
+        dms=stream.to.dms,
     )
 
 
@@ -151,7 +154,9 @@ async def _plan(stream: Stream) -> None:
             mark = await settled(log)
         async with stream.source.open(_options(stream)) as extractor:
             plan = await extractor.plan(mark.position)
-    target = stream.to.url(stream.to.key(stream.stream, "data", f"{mark.sequence + 1:0{SEQUENCE_DIGITS}d}"))
+    target = stream.to.url(
+        stream.to.key(stream.stream, stream.to.data_folder, f"{mark.sequence + 1:0{SEQUENCE_DIGITS}d}")
+    )
     _print_plan(stream.stream, plan, mark.sequence + 1, target)
 
 

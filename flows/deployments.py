@@ -28,6 +28,11 @@ class Deployment:
     def is_stream(self) -> bool:
         return "stream" in self.parameters
 
+    @property
+    def is_endless(self) -> bool:
+        """Whether its run goes on until it is stopped."""
+        return self.entrypoint.endswith(":follow")
+
     def flow(self) -> Any:
         """The flow of the entrypoint ``path/to/file.py:function``, imported as a module of this project."""
         path, _, function = self.entrypoint.partition(":")

@@ -62,7 +62,7 @@ async def extract(
     started = time.monotonic()
     options = ReadOptions(
         mode=mode, columns=tuple(columns), partitions=partitions, parallel=parallel,
-        object_bytes=to.object_size_mb << 20, dialect=to.csv,
+        object_bytes=to.object_size_mb << 20, dialect=to.csv, layout=to.layout, dms=to.dms,
     )  # fmt: skip
     with ended_by_sigterm():
         return await attempts(stream, source, options, to, parallel, started)

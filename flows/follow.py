@@ -48,8 +48,9 @@ async def follow(
     """
     limits = Limits(seconds=commit_seconds, bytes=commit_mb << 20, rows=commit_rows)
     options = ReadOptions(
-        mode="changes", parallel=parallel, object_bytes=to.object_size_mb << 20, dialect=to.csv, limits=limits
-    )
+        mode="changes", parallel=parallel, object_bytes=to.object_size_mb << 20, dialect=to.csv, layout=to.layout,
+        dms=to.dms, limits=limits,
+    )  # fmt: skip
     commits = rows = 0
     ends = time.monotonic() + stop_after if stop_after else None
     with ended_by_sigterm():

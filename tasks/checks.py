@@ -21,6 +21,8 @@ from tasks.extractors.contract import ReadOptions
 from tasks.extractors.source import Source
 from tasks.failures import explained_by
 from tasks.findings import Finding, Findings
+from tasks.layouts import check_fits
+from tasks.publish import copy_arguments
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client
@@ -30,8 +32,18 @@ async def check(stream: str, source: Source, destination: S3Destination, options
     """All findings about one stream, as they are made."""
     async for finding in _of_source(source, options):
         yield finding
+    if options.layout == "dms":
+        yield _fits(source, options)
     async for finding in _of_destination(destination, stream):
         yield finding
+
+
+def _fits(source: Source, options: ReadOptions) -> Finding:
+    try:
+        check_fits(source.open(options), options.layout)
+    except ConfigurationError as error:
+        return Finding("error", str(error))
+    return Finding("ok", "destination: the layout fits the stream")
 
 
 # -- the source -----------------------------------------------------------------------------------------------------
@@ -67,6 +79,7 @@ async def _of_destination(destination: S3Destination, stream: str) -> Findings:
         ("a test object", _writable),
         ("conditional writes", _conditional),
         ("multipart uploads", _multipart),
+        *([("copies of objects", _copied)] if destination.layout == "dms" else []),
     )
     try:
         async with destination.client() as client:
@@ -135,6 +148,17 @@ async def _multipart(place: _Place) -> Finding:
     begun = await place.client.create_multipart_upload(Bucket=place.destination.bucket, Key=key, **arguments)
     await place.client.abort_multipart_upload(**place.owner, Key=key, UploadId=begun["UploadId"])
     return Finding("ok", "destination: a multipart upload was begun and aborted")
+
+
+async def _copied(place: _Place) -> Finding:
+    key, target, destination = place.key(), place.key(), place.destination
+    await place.client.put_object(Bucket=destination.bucket, Key=key, Body=b"", **destination.object_arguments())
+    try:
+        await place.client.copy_object(**copy_arguments(destination, key, target))
+    finally:
+        for each in (key, target):
+            await place.client.delete_object(**place.owner, Key=each)
+    return Finding("ok", "destination: a test object was copied, as layout dms does")
 
 
 # -- the watermark --------------------------------------------------------------------------------------------------

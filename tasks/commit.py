@@ -12,7 +12,7 @@ from prefect.events import emit_event
 from prefect.runtime import flow_run
 from pydantic import JsonValue
 
-from tasks import progress, records, state
+from tasks import progress, publish, records, state
 from tasks.commits import Commit, Entry
 from tasks.failures import RETRIES, RETRY_SECONDS, explained_by, may_pass
 from tasks.run import Run, Work
@@ -25,11 +25,12 @@ TOOL = f"headrace {version('headrace')}"
 async def commit(run: Run, work: Work, entries: list[Entry], until: JsonValue) -> Commit:
     """Commit the file set and the position; the commit that stands in the bucket then, another run's if that was first."""
     with explained_by(run.destination, run.stream):
-        wanted = _commit(run, work, entries, until)
+        wanted = await publish.named(run, _commit(run, work, entries, until))
         standing = await run.log.put(wanted)
         await state.adopt(work.watermark, standing, run.log)
         if standing.id == wanted.id:
-            await _publish(run, standing)
+            await publish.publish(run, standing)
+            await _announce(run, standing)
         else:
             get_run_logger().warning(
                 "another run committed sequence %d first; this run's objects are discarded", standing.sequence
@@ -57,7 +58,7 @@ def _commit(run: Run, work: Work, entries: list[Entry], until: JsonValue) -> Com
         bytes=sum(entry.bytes for entry in ordered),
         snapshot=None if work.resumed else plan.snapshot,
         resumed=work.resumed,
-        csv=run.destination.csv,
+        csv=run.destination.dialect,
         compression=run.destination.compression,
         notes=plan.notes,
         committed_at=datetime.now(UTC),
@@ -66,7 +67,7 @@ def _commit(run: Run, work: Work, entries: list[Entry], until: JsonValue) -> Com
     )
 
 
-async def _publish(run: Run, standing: Commit) -> None:
+async def _announce(run: Run, standing: Commit) -> None:
     url = run.log.url(standing.sequence)
     get_run_logger().info(
         "committed %s: %d row(s) in %d file(s), %s", url, standing.rows, len(standing.entries), standing.until
@@ -101,6 +102,6 @@ def _summary(url: str, standing: Commit) -> str:
 
 async def _discard(run: Run, entries: list[Entry], standing: Commit) -> None:
     """Remove this run's objects, but none that the winner lists (it may have taken up this run's partitions)."""
-    kept = {entry.key for entry in standing.entries}
+    kept = {entry.staged or entry.key for entry in standing.entries}
     for key in [entry.key for entry in entries if entry.key not in kept]:
         await run.client.delete_object(Bucket=run.destination.bucket, Key=key, **run.destination.owner_arguments())

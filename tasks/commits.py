@@ -58,6 +58,10 @@ class Entry(_Stored):
     """Columns that the log did not have for some record: its field is NULL, and ``_unchanged`` names them."""
     counted: dict[str, int] = {}
     """How often something happened that a person should know of: values of another type than declared, say."""
+    staged: str = ""
+    """In layout dms: where the object lies until it is published under ``key``."""
+    load: bool = False
+    """In layout dms: a file of the full load, which begins the table's folder anew."""
 
 
 class Commit(_Stored):
@@ -83,6 +87,8 @@ class Commit(_Stored):
     csv: CsvDialect = CsvDialect()
     compression: str = "none"
     notes: tuple[str, ...] = ()
+    file_time: str = ""
+    """The latest time in the name of a file of this commit or one before it (layout dms)."""
     committed_at: datetime
     flow_run: str = ""
     tool: str = ""

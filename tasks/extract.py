@@ -17,6 +17,8 @@ from tasks import progress, records
 from tasks.commits import Entry, EntryMeta
 from tasks.extractors.contract import ChangeExtractor, Column, Extractor, Output, Partition, Plan, Records
 from tasks.failures import RETRIES, RETRY_SECONDS, explained_by, may_pass
+from tasks.layouts import laid_out, layout_of
+from tasks.layouts.dms import DmsOutput
 from tasks.outputs import OpenObject, Outputs
 from tasks.records import Record
 from tasks.run import Run, Work
@@ -44,7 +46,14 @@ async def extract(run: Run, work: Work, partition: Partition) -> Record:
             record = await _extracted(run.extractor, run, work, partition)
         if work.plan.resumable:
             await records.keep(run, work.plan, partition, record)
+        _tell(run, record)
         return record
+
+
+def _tell(run: Run, record: Record) -> None:
+    for entry in record.entries:
+        for what, often in entry.counted.items():
+            get_run_logger().warning("%s: %s: %d", entry.table or run.stream, what, often)
 
 
 async def _extracted(extractor: Extractor, run: Run, work: Work, partition: Partition) -> Record:
@@ -75,10 +84,12 @@ async def _captured(extractor: ChangeExtractor, run: Run, work: Work, partition:
     def key(output: Output, number: int) -> str:
         return _key(run, work, partition, output.name, f"-{number}")
 
-    async with Outputs(run.client, run.destination, key, lambda output: _head(output, run)) as outputs:
+    layout = layout_of(run, work.plan)
+    async with Outputs(run.client, run.destination, key, lambda output: _head(output, run), layout.lane) as outputs:
 
         async def emit(output: Output, made: Records) -> None:
-            await outputs.write(output, made)
+            for target, records in await laid_out(layout, output, made):
+                await outputs.write(target, records)
             await meter.add(len(made.data))
 
         reached = await extractor.capture(work.plan, partition, emit)
@@ -91,11 +102,11 @@ async def _captured(extractor: ChangeExtractor, run: Run, work: Work, partition:
 def _key(run: Run, work: Work, partition: Partition, folder: str = "", number: str = "") -> str:
     attempt = uuid.uuid4().hex[:8]
     name = f"{partition.name}{number}-{attempt}.{run.destination.extension}"
-    return run.destination.key(run.stream, "data", f"{work.sequence:020d}", folder, name)
+    return run.destination.key(run.stream, run.destination.data_folder, f"{work.sequence:020d}", folder, name)
 
 
 def _head(output: Output, run: Run) -> bytes:
-    return header(output.columns, run.destination.csv)
+    return header(output.columns, run.destination.dialect)
 
 
 def header(columns: Sequence[Column], dialect: CsvDialect) -> bytes:
@@ -127,7 +138,13 @@ def _entry(run: Run, partition: Partition, stored: StoredObject, rows: int, coun
 
 def _change_entry(run: Run, partition: Partition, target: OpenObject, stored: StoredObject) -> Entry:
     output = target.output
-    shape = {"table": output.table, "columns": output.columns, "unchanged": tuple(sorted(target.absent))}
+    shape: dict[str, Any] = {
+        "table": output.table,
+        "columns": output.columns,
+        "unchanged": tuple(sorted(target.absent)),
+    }
+    if isinstance(output, DmsOutput):
+        shape |= {"staged": stored.key, "load": output.load}
     return _entry(run, partition, stored, target.rows, dict(target.counted)).model_copy(update=shape)
 
 

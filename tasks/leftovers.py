@@ -1,6 +1,7 @@
 """What runs that died have left in the bucket: multipart uploads, objects no commit lists, records of finished partitions.
 
-Only what lies under a stream's own folder and is older than an age is looked at; a run under way is younger.
+Only what lies under a stream's own folder and is older than an age is looked at; a run under way is younger. Published
+files (`tasks.publish`) are no leftovers, whatever their table is called.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from tasks.commits import SEQUENCE_DIGITS, CommitLog
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client
 
-_FOLDERS = ("data", "_results", "_probe")
+_DATA = ("data", "_data")
+_FOLDERS = (*_DATA, "_results", "_probe")
 
 
 class Leftovers(BaseModel):
@@ -52,9 +54,10 @@ async def find(client: S3Client, destination: S3Destination, stream: str, before
     for folder in _FOLDERS:
         prefix = destination.key(stream, folder) + "/"
         found.uploads += [upload async for upload in _uploads(client, destination, prefix, before)]
-        found.objects |= {key: size async for key, size in _objects(client, destination, prefix, before)}
-    for key in await _committed(CommitLog(client, destination, stream), found, destination.key(stream, "data") + "/"):
-        found.objects.pop(key, None)
+        old = {key: size async for key, size in _objects(client, destination, prefix, before)}
+        if folder in _DATA:
+            old = await _uncommitted(CommitLog(client, destination, stream), old, prefix)
+        found.objects |= old
     return found
 
 
@@ -94,9 +97,15 @@ async def _objects(
                 yield found["Key"], found["Size"]
 
 
-async def _committed(log: CommitLog, found: Leftovers, data: str) -> set[str]:
-    """The keys commits list; the folder of an object names the only commit that can list it."""
-    sequences = {key.removeprefix(data).split("/", 1)[0] for key in found.objects if key.startswith(data)}
-    numbers = [int(text) for text in sequences if len(text) == SEQUENCE_DIGITS and text.isdigit()]
-    commits = [await log.read(number) for number in numbers]
-    return {entry.key for commit in commits if commit for entry in commit.entries}
+async def _uncommitted(log: CommitLog, objects: dict[str, int], prefix: str) -> dict[str, int]:
+    """Those no commit lists; the folder of an object, a sequence number, names the only commit that can list it."""
+    by_folder: dict[str, dict[str, int]] = {}
+    for key, size in objects.items():
+        by_folder.setdefault(key.removeprefix(prefix).split("/", 1)[0], {})[key] = size
+    found: dict[str, int] = {}
+    for folder, old in by_folder.items():
+        if len(folder) == SEQUENCE_DIGITS and folder.isdigit():
+            commit = await log.read(int(folder))
+            listed = {entry.staged or entry.key for entry in commit.entries} if commit else set()
+            found |= {key: size for key, size in old.items() if key not in listed}
+    return found

@@ -2,14 +2,14 @@
 
 An output has an open upload while records come for it. Where too many bytes wait in open uploads, the one with the most
 of them is finished, and another object begins when its output has more records: so a hundred tables need no more memory
-than a few.
+than a few. Outputs that share a lane have one open object among them, so that a lane's objects follow the log.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -46,16 +46,17 @@ class Outputs:
         destination: S3Destination,
         key: Callable[[Output, int], str],
         header: Callable[[Output], bytes],
+        lane: Callable[[Output], Hashable] = lambda output: output,
     ) -> None:
-        """``key``: of the n-th object (from 1) of an output. ``header``: its first line."""
+        """``key``: of the n-th object (from 1) of an output. ``header``: its first line. ``lane``: each its own, or shared."""
         self._client, self._destination = client, destination
-        self._key, self._header = key, header
-        self._open: dict[Output, OpenObject] = {}
+        self._key, self._header, self._lane = key, header, lane
+        self._open: dict[Hashable, OpenObject] = {}
         self._count: dict[Output, int] = {}
         # One for all: what is on its way stays bounded, however many uploads are open.
         self._slots = asyncio.Semaphore(destination.parallel_parts)
         self.finished: list[tuple[OpenObject, StoredObject]] = []
-        """In the order in which they were finished; one output's objects in log order."""
+        """In the order in which they were finished; one lane's objects in log order."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -71,7 +72,11 @@ class Outputs:
 
     async def write(self, output: Output, records: Records) -> None:
         """Take records; returns when there is room for more."""
-        target = self._open.get(output) or await self._begin(output)
+        target = self._open.get(self._lane(output))
+        if target is not None and target.output != output:
+            await self._finish(target)
+            target = None
+        target = target or await self._begin(output)
         await target.upload.write(records.data)
         target.rows += records.count
         target.size += len(records.data)
@@ -92,14 +97,14 @@ class Outputs:
         number = self._count[output] = self._count.get(output, 0) + 1
         upload = Upload(self._client, self._destination, self._key(output, number), self._slots)
         target = OpenObject(output, await upload.__aenter__())
-        self._open[output] = target
+        self._open[self._lane(output)] = target
         await upload.write(self._header(output))
         return target
 
     async def _finish(self, target: OpenObject) -> None:
         stored = await target.upload.finish()
         await target.upload.__aexit__(None, None, None)
-        del self._open[target.output]
+        del self._open[self._lane(target.output)]
         self.finished.append((target, stored))
 
     def _waiting(self) -> int:

@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from blocks.errors import ConfigurationError
 from blocks.s3 import S3Destination
 from blocks.watermark import Watermark
-from tasks import progress, state
+from tasks import progress, publish, state
 from tasks.extractors.contract import Plan
 from tasks.failures import RETRIES, RETRY_SECONDS, explained_by, may_pass
+from tasks.layouts import check_fits
 from tasks.run import Run, Work
 
 _REACH_SECONDS = 10.0
@@ -25,10 +26,12 @@ _REACH_SECONDS = 10.0
 async def plan(run: Run) -> Work:
     """Bring block and bucket into line, then plan; the plan is noted in the watermark before a row is read."""
     with explained_by(run.destination, run.stream):
+        check_fits(run.extractor, run.destination.layout)
         await _reach(run.destination)
         if not run.destination.allow_unconditional_commits:
             await run.log.probe()
         mark = await state.settle(run.log)
+        await publish.make_up_for(run, mark.sequence)
         pending = _pending(mark, run)
         if pending is not None:
             get_run_logger().info("taking up the plan of a run that did not end: %s", _window(pending))

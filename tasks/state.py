@@ -126,6 +126,7 @@ async def set_position(log: CommitLog, position: JsonValue, *, note: str) -> Com
         since=before.until if before else mark.position,
         until=position,
         notes=(note,),
+        file_time=before.file_time if before else "",
         committed_at=datetime.now(UTC),
     )
     standing = await log.put(wanted)

@@ -8,6 +8,7 @@ from typing import Literal, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from blocks.layout import DmsFiles, Layout
 from blocks.s3 import CsvDialect
 
 Mode = Literal["full", "incremental", "changes"]
@@ -103,6 +104,9 @@ class ReadOptions(Frozen):
     """How many slices will be read at once: as many connections may have to see one state."""
     limits: Limits = Limits()
     dialect: CsvDialect = CsvDialect()
+    layout: Layout = "tables"
+    """How the objects of a change stream are laid out, which is no business of its extractor's."""
+    dms: DmsFiles = DmsFiles()
 
 
 NOT_ASKED = frozenset({"parallel", "limits"})

@@ -13,6 +13,7 @@ from prefect_aws import AwsCredentials
 from pydantic import ValidationError
 
 from blocks.errors import ConfigurationError
+from blocks.layout import DmsFiles
 from blocks.s3 import CsvDialect, S3Destination
 from blocks.s3_session import session_of
 
@@ -21,7 +22,7 @@ KEYS = {"aws_access_key_id": "AKIAPLAIN", "aws_secret_access_key": "s3cret-key"}
 
 def test_fields_are_documented() -> None:
     """Every field has a title and a description, which the Prefect UI shows as a form."""
-    for model in (S3Destination, CsvDialect):
+    for model in (S3Destination, CsvDialect, DmsFiles):
         assert all(field.title and field.description for field in model.model_fields.values())
 
 
@@ -47,6 +48,9 @@ def test_null_marker_that_needs_quotes_is_refused(marker: str) -> None:
         ({"verify_tls": False, "ca_file": "/ca.pem"}, "no effect"),
         ({"tags": {"team": "data & friends"}}, "pattern"),
         ({"expected_bucket_owner": "1234"}, "pattern"),
+        ({"layout": "dms", "object_size_mb": 5000}, "object_size_mb up to 4096"),
+        ({"dms": {"add_column_name": True}}, "dms has no effect in layout tables"),
+        ({"layout": "dms", "dms": {"csv_no_sup_value": "a,b"}}, "pattern"),
         ({"credentials": {"aws_secret_access_key": "s3cret-key"}}, "go together"),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import yaml
 
 from blocks.mysql import MySQL
 from blocks.watermark import Watermark
@@ -15,6 +16,8 @@ from tests.flows.test_cli import Project, in_project
 from tests.servers.mysql import MySQLServer
 from tests.servers.s3 import S3Server
 from tests.tasks.extractors.test_mysql import block_of
+
+ROOT = Path(__file__).parent.parent.parent
 
 _SETUP = (
     "CREATE TABLE orders (id INT AUTO_INCREMENT PRIMARY KEY, note TEXT)",
@@ -92,3 +95,25 @@ async def test_what_stands_in_the_way_is_told(project: MySQLProject) -> None:
     for output in (ended.output, checked.output):
         assert "Traceback" not in output
         assert "not-the-password" not in output
+
+
+async def test_the_samples_of_change_streams_run(project: MySQLProject) -> None:
+    """The deployments of the project's own prefect.yaml, on blocks and tables of this test: once, and until stopped."""
+    content = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    entries = [entry for entry in content["deployments"] if entry["name"] in ("shop-changes", "shop-follow")]
+    for entry in entries:
+        entry["parameters"] |= {"stream": project.stream, "to": f"s3-destination/{project.stream}"}
+        entry["parameters"]["source"] = {"connection": project.connection, "tables": ["order*"]}
+    project.file.write_text(yaml.safe_dump({"deployments": entries}))
+
+    told = [await in_project(project, *words) for words in (
+        ("check", "shop-follow"), ("plan", "shop-follow"), ("run", "--all"), ("list",),
+    )]  # fmt: skip
+    assert [each.exit_code for each in told] == [0, 0, 0, 0], [each.output for each in told]
+    _, planned, ran, listed = told
+    assert "then the binary log from" in planned.stdout
+    assert ran.stdout.count(f"_commits/{1:020d}.json") == 1  # of the two only the one that ends
+    assert listed.stdout.count("order*") == 2
+    await project.mysql.execute("INSERT INTO orders VALUES (101, 'one more')")
+    followed = await in_project(project, "run", "shop-follow", "-p", "every=0.2", "-p", "stop_after=3")
+    assert (followed.exit_code, "1 rows in 1 commit(s)" in followed.stdout) == (0, True), followed.output

@@ -47,6 +47,13 @@ async def kill_at(
 ) -> int:
     """Start a run in a process of its own and kill it at that step, if it comes that far; its exit code."""
     where, match, _ = STEPS[step]
+    return await kill_on(s3 if where == "s3" else prefect, match, when, nth, parameters, prefect)
+
+
+async def kill_on(
+    proxy: FaultProxy, match: dict[str, Any], when: str, nth: int, parameters: dict[str, Any], prefect: FaultProxy
+) -> int:
+    """`kill_at` the nth request of that kind."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.flows.one_run", json.dumps(parameters),
         env=os.environ | {"PREFECT_API_URL": f"{prefect.endpoint}/api"},
@@ -56,7 +63,6 @@ async def kill_at(
     def kill(_request: Request) -> None:
         process.send_signal(signal.SIGKILL)
 
-    proxy = s3 if where == "s3" else prefect
     # Before: the server does not get the request. After: it has carried it out, and nobody hears of it.
     (proxy.before if when == "before" else proxy.after)(Call(kill, then=Reset()), **match, nth=nth)
     async with asyncio.timeout(90):

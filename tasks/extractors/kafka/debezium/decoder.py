@@ -33,6 +33,8 @@ NOT_WANTED = "events of other tables, passed over"
 EARLY_TOMBSTONES = "tombstones before any event, passed over"
 
 _EPOCH_TEXT = times.stamp(6, 6)
+_NO_KEY = b"\xff"
+"""What no key, and no table, begins with."""
 
 
 class DebeziumDecoder:
@@ -112,82 +114,82 @@ class DebeziumDecoder:
         ``sure``: the first is of this shape, and if it cannot be decoded it is no event.
         """
         topic, start, size, end = messages[at].topic, reader.start, len(reader.start), -reader.end or None
-        key_start, table_of_reader = reader.key_start or b"\xff", reader.table
+        key_start, is_whole = reader.key_start or _NO_KEY, not size and end is None
         decode, line, needles, careful = reader.decode, reader.shape.rows.line, reader.shape.needles, reader.careful
         first, more = needles[0] if needles else b"", needles[1:]
-        is_new = self._seen.is_new if self._options.deduplicate else None
-        null = f",{self._null}" if self._null else ","
-        last_at, committed_at = None, ""
-        last_table: tuple[Any, Any, Any] | None = None
+        deduplicate, is_new, letters, instants = self._options.deduplicate, self._seen.is_new, LETTERS, times.INSTANTS
+        middle = f",{self._null}"
+        last_table, last_schema, last_db = _NO_KEY, None, None
         output: Output | None = None
         partition, prefix = None, ""
         lines: list[str] = []
         absent: set[str] = set()
-        add, letters = lines.append, LETTERS
+        add = lines.append
         seen_before = others = 0
 
         for place in range(at, len(messages)):
             message = messages[place]
-            value = message.value
-            if message.topic != topic:
-                break
+            value, key = message.value, message.key
             if value is None:
-                if reader.drops_tombstones or message.key is None:
+                if message.topic != topic:
+                    break
+                if reader.drops_tombstones or key is None:
                     continue
-                if output is None or not message.key.startswith(key_start):
+                if output is None or not key.startswith(key_start):
                     break
                 add(self._of_tombstone(reader, message, absent))
                 continue
-            key = message.key
-            if not value.startswith(start) or (key is not None and not key.startswith(key_start)):
+            if (
+                not value.startswith(start)
+                or message.topic != topic
+                or (key is not None and not key.startswith(key_start))
+            ):
                 break
             try:
-                event = decode(value if not size and end is None else memoryview(value)[size:end])
+                payload = value if is_whole else value[size:end]
+                event = decode(payload)
                 op, source = event.op, event.source
-                table = (source.db, source.schema, source.table)
-                if table != last_table:
+                if source.table != last_table or source.schema != last_schema or source.db != last_db:
                     name = source.of_table
-                    if table_of_reader is not None and name != table_of_reader:
+                    if op != "m" and reader.table is not None and name != reader.table:
                         if place == at and sure:
-                            raise ValueError(f"it is of {name}, and not of {table_of_reader}")
+                            raise ValueError(f"it is of {name}, and not of {reader.table}")
                         break
                     self._flush(output, lines, absent)
                     wanted = self._options.tables_wanted
                     output = reader.output(name) if wanted is None or wanted(name) else None
-                    last_table = table
+                    last_table, last_schema, last_db = source.table, source.schema, source.db
+                letter = letters.get(op)
+                if letter is None:
+                    self._count(_no_row(op))
+                    continue
                 if output is None:
                     others += 1
                     continue
                 micros = source.ts_us
                 if micros is None:
                     micros = (source.ts_ms or 0) * 1000
-                letter = letters.get(op)
-                if letter is None:
-                    self._count(_no_row(op))
-                    continue
-                if is_new is not None and not is_new(message, source, op, micros):
+                if deduplicate and not is_new(message, source, op, micros):
                     seen_before += 1
                     continue
-                if micros != last_at:
-                    last_at, committed_at = micros, _EPOCH_TEXT(micros) + "+00"
                 if message.partition != partition:
                     partition = message.partition
-                    prefix = message.position()[:-25]
+                    prefix = message.position()[: -len("00000000000000000000-0000")]
+                head = (
+                    f"{letter},{instants[micros // 1000000]}.{micros % 1000000:06d}+00"
+                    f",{prefix}{message.offset:020d}-0000,"
+                )
                 row = event.after
-                if row is not None and letter != "D":
-                    if careful or (needles and (first in value or (more and any(n in value for n in more)))):
-                        text, names = reader.shape.rows.careful(row)
-                        absent.update(names)
-                        add(f"{letter},{committed_at},{prefix}{message.offset:020d}-0000,{self._names(names)}{text}")
-                    else:
-                        add(f"{letter},{committed_at},{prefix}{message.offset:020d}-0000{null}{line(row)}")
-                else:
+                if row is None or letter == "D":
                     text, names = self._without_after(reader, message, event)
-                    absent.update(names)
-                    add(f"{letter},{committed_at},{prefix}{message.offset:020d}-0000,{self._names(names)}{text}")
+                elif careful or (needles and (first in payload or (more and any(n in payload for n in more)))):
+                    text, names = reader.shape.rows.careful(row)
+                else:
+                    add(line(row, head))
+                    continue
+                absent.update(names)
+                add(f"{head[:-1]}{middle if not names else ',' + self._names(names)}{text}")
             except FAILURES as error:
-                if isinstance(error, UndecodableError):
-                    raise
                 if place > at or not sure:
                     break  # of another shape, perhaps: it is looked at anew
                 raise UndecodableError(message, _told(error)) from error

@@ -53,6 +53,8 @@ class Learning:
         self._options = options
         self._shapes = Shapes(dialect, options)
         self._readers: dict[Any, Reader] = {}
+        self._latest: dict[tuple[str, str], Reader] = {}
+        """Of JSON without schemas, by topic and table."""
         self._avro: dict[int, AvroReader] = {}
 
     def reader(self, message: Message) -> Reader | PassedOver:
@@ -181,7 +183,10 @@ class Learning:
 
     def _bare_envelope(self, message: Message, frame: Frame, key: _Key, members: Mapping[str, msgspec.Raw]) -> Reader:
         source = _source(members["source"])
-        table, names = source.of_table, self._names_in(members, source.of_table)
+        table = source.of_table
+        names = self._names_in(members, table)
+        if not names and (message.topic, table) in self._latest:
+            return self._latest[message.topic, table]  # a table that was emptied: no row says what it is like
         name = (message.topic, table, names, key.names)
         if name in self._readers:
             return self._readers[name]
@@ -189,6 +194,7 @@ class Learning:
         decoders = json_decoders(shape, source.connector, strict=True)
         made = _reader(shape, decoders, frame, key, source.connector, None)
         made.table = table
+        self._latest[message.topic, table] = made
         return self._kept(name, made)
 
     def _names_in(self, members: Mapping[str, msgspec.Raw], table: str) -> tuple[str, ...]:

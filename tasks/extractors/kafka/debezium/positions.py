@@ -18,6 +18,7 @@ last place (rows of one COPY).
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,7 +44,8 @@ def source_order(source: Source, op: str) -> Place | None:
     if op == "r":
         return None
     if source.lsn is not None and source.sequence is not None:
-        before = source.sequence[1:].partition(",")[0].strip('"')
+        # ["27235064","27235100"], of which the first may be null.
+        before = source.sequence[2 : source.sequence.find(",") - 1]
         return (int(before) if before.isdigit() else 0, source.lsn, rank)
     if source.file is not None and source.pos is not None:
         number = source.file.rpartition(".")[2]
@@ -74,11 +76,11 @@ class Deduplicator:
     @property
     def state(self) -> dict[str, JsonValue]:
         """What `Deduplicator` takes to go on."""
-        return {name: _written(seen) for name, seen in self._seen.items()}
+        return {json.dumps(where): _written(seen) for where, seen in self._seen.items()}
 
     def copy(self) -> Any:
         """To go back to by `restore`."""
-        return {name: replace(seen) for name, seen in self._seen.items()}
+        return {where: replace(seen) for where, seen in self._seen.items()}
 
     def restore(self, copied: Any) -> None:
         self._seen = copied
@@ -88,8 +90,8 @@ class Deduplicator:
         place = source_order(source, op)
         if place is None:
             return True
-        name = f"{message.topic}/{message.partition}/{source.name}"
-        seen = self._seen.get(name)
+        where = (message.topic, message.partition, source.name)
+        seen = self._seen.get(where)
         server = source.server_id or 0
         if seen is not None and place > seen.last:
             seen.last, seen.key, seen.keys = place, message.key, _NONE
@@ -100,7 +102,7 @@ class Deduplicator:
             return True
         if seen is None or committed > seen.latest or server not in seen.servers:
             # Of a log that was not seen before, or is another now.
-            self._seen[name] = _Seen(place, committed, frozenset((server,)), message.key)
+            self._seen[where] = _Seen(place, committed, frozenset((server,)), message.key)
             return True
         return place == seen.last and _is_new_there(seen, message.key)
 
@@ -131,15 +133,16 @@ def _written(seen: _Seen) -> JsonValue:
     return told | {"servers": sorted(seen.servers), "keys": sorted(keys)}
 
 
-def _read(state: JsonValue) -> dict[str, _Seen]:
+def _read(state: JsonValue) -> dict[tuple[str, int, str], _Seen]:
     if state is None:
         return {}
     if not isinstance(state, dict):
         raise TypeError(f"not the state of a Deduplicator: {state!r}")
-    found: dict[str, _Seen] = {}
-    for name, told in state.items():
+    found: dict[tuple[str, int, str], _Seen] = {}
+    for where, told in state.items():
         known: Any = told
-        found[name] = _Seen(
+        topic, partition, name = json.loads(where)
+        found[topic, partition, name] = _Seen(
             tuple(known["last"]), known["latest"], frozenset(known["servers"]), None, frozenset(known["keys"])
         )
     return found

@@ -32,8 +32,8 @@ class Rows:
         self.columns, self.null, self._item = tuple(columns), null, item
         # A marker that a number could be: compared as well.
         self._always_quotes = bool(null) and (set(null) <= _PLAIN_CHARACTERS or null.isalnum())
-        self.line: Callable[[Any], str] = self._compiled()
-        """The fields of a row, each behind a comma, and a line end."""
+        self.line: Callable[[Any, str], str] = self._compiled()
+        """A row and what stands before it → a record: the fields of the row, each behind a comma, and a line end."""
         self.empty = f",{null}" * len(self.columns) + "\n"
         """The same of no row."""
 
@@ -85,16 +85,18 @@ class Rows:
 
     # -- the function ---------------------------------------------------------------------------------------------------
 
-    def _compiled(self) -> Callable[[Any], str]:
+    def _compiled(self) -> Callable[[Any, str], str]:
         names: dict[str, Any] = {"NULL": self.null, "QUOTED": self.quoted, "CONVERT": msgspec.convert}
         lines: list[str] = []
         shown: list[str] = []
         for place, column in enumerate(self.columns):
             self._column(place, column, names, lines, shown)
-        source = "def function(r):\n" + "".join(f"    {line}\n" for line in lines)
-        source += '    return f"' + "".join(shown) + '\\n"\n'
+        source = "def function(r, head):\n" + "".join(f"    {line}\n" for line in lines)
+        # The last of the columns before, `_unchanged`, is NULL in all of these.
+        marker = "{NULL}" if self.null else ""
+        source += f'    return f"{{head}}{marker}{"".join(shown)}\\n"\n'
         exec(source, names)  # noqa: S102 - made of numbers and of our own words, never of a name or a value
-        function: Callable[[Any], str] = names["function"]
+        function: Callable[[Any, str], str] = names["function"]
         return function
 
     def _column(self, place: int, column: RowColumn, names: dict[str, Any], lines: list[str], shown: list[str]) -> None:
@@ -124,7 +126,10 @@ class Rows:
         if text != variable or form.plain:
             lines.append(f"    {variable}=str({text})" if form.plain else f"    {variable}={text}")
         special = " or ".join(f"{character!r} in {variable}" for character in ',"\n\r')
-        lines.append(f"    if {special}: {variable}='\"'+{variable}.replace('\"','\"\"')+'\"'")
+        word = "if" if self.null.isalnum() else "elif"
+        if not self.null.isalnum():
+            lines.append(f"    if {variable}.isalnum(): pass")
+        lines.append(f"    {word} {special}: {variable}='\"'+{variable}.replace('\"','\"\"')+'\"'")
         lines.append(
             f"    elif {variable}==NULL: {variable}='\"'+NULL+'\"'"
             if self.null

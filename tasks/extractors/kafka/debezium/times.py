@@ -12,12 +12,14 @@ from datetime import date, datetime, timedelta, timezone
 
 _EPOCH = date(1970, 1, 1).toordinal()
 _FIRST, _LAST = 1 - _EPOCH, date.max.toordinal() - _EPOCH
+FIRST_SECOND, LAST_SECOND = _FIRST * 86400, (_LAST + 1) * 86400
+"""Of the years 1 to 9999, since 1970; the last is the first of the year after."""
 _MEMO_MOST = 1 << 17
 
 _POSITIVE_DATES = frozenset({-2147472692, -622191234})
 """What becomes of the date infinity: PostgreSQL's own largest number, days from 2000 (from the WAL), or the JDBC
 driver's DATE_POSITIVE_INFINITY (in a snapshot), both past the end of 32 bits. No date of PostgreSQL is that early."""
-_NEGATIVE_DATES = frozenset({-2147472691})
+_NEGATIVE_DATES = frozenset({-2147472691, -625821272})
 POSITIVE_INFINITY, NEGATIVE_INFINITY = 9223372036825200000, -9223372036832400000
 """PGStatement.DATE_POSITIVE_INFINITY and its counterpart, which Debezium writes for timestamps."""
 
@@ -57,6 +59,8 @@ class _Memo(dict[int, str]):
 DAYS = _Memo(day)
 CLOCKS = _Memo(lambda second: f"{second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}")
 """By seconds; more than a day of them too."""
+INSTANTS = _Memo(lambda second: f"{DAYS[second // 86400]} {CLOCKS[second % 86400]}")
+"""By seconds since 1970, of dates that have four digits of a year."""
 
 
 def _fraction(value: int, width: int, digits: int | None) -> str:
@@ -81,23 +85,22 @@ def clock(width: int, digits: int | None) -> Callable[[int], str]:
 def stamp(width: int, digits: int | None) -> Callable[[int], str]:
     """A time of a day, in units of ten to the power of ``-width`` seconds since 1970."""
     unit = 10**width
-    a_day = 86400 * unit
+    first, last = FIRST_SECOND * unit, LAST_SECOND * unit
 
     def text(value: int) -> str:
-        days, rest = divmod(value, a_day)
-        if not _FIRST <= days <= _LAST:
-            return _far(value, days, rest)
-        second, fraction = divmod(rest, unit)
-        if not fraction and not digits:
-            return f"{DAYS[days]} {CLOCKS[second]}"
-        return f"{DAYS[days]} {CLOCKS[second]}{_fraction(fraction, width, digits)}"
+        if not first <= value < last:
+            return _far(value)
+        fraction = value % unit
+        if fraction:
+            return INSTANTS[value // unit] + _fraction(fraction, width, digits)
+        return INSTANTS[value // unit] + _fraction(0, width, digits) if digits else INSTANTS[value // unit]
 
-    def _far(value: int, days: int, rest: int) -> str:
+    def _far(value: int) -> str:
         for number, name in ((POSITIVE_INFINITY, "infinity"), (NEGATIVE_INFINITY, "-infinity")):
             if value in (number, number // 1000):
                 return name
-        second, fraction = divmod(rest, unit)
-        return with_era(DAYS[days], f"{CLOCKS[second]}{_fraction(fraction, width, digits)}")
+        second, fraction = divmod(value, unit)
+        return with_era(DAYS[second // 86400], f"{CLOCKS[second % 86400]}{_fraction(fraction, width, digits)}")
 
     return text
 
@@ -121,7 +124,9 @@ def iso_stamp(digits: int | None, *, zoned: bool) -> Callable[[str], str]:
     suffix = "+00" if zoned else ""
 
     def text(value: str) -> str:
-        # Four digits of a year, and UTC: all but the odd one.
+        # Six digits of a fraction, as PostgreSQL's connector writes a column without a precision; then all but the odd one.
+        if len(value) == 27 and digits is None and value[26] == "Z" and value[10] == "T" and value[19] == ".":
+            return f"{value[:10]} {value[11:26].rstrip('0').rstrip('.')}{suffix}"
         if value[10:11] != "T" or value[-1] != "Z" or value[0] in "+-" or len(value) < 20:
             return _odd(value)
         if len(value) == 20:
@@ -176,12 +181,9 @@ def iso_day(value: str) -> str:
     if found is None:
         raise ValueError(f"{value!r} is no date")
     year = int(found[1])
-    if not 0 < year < 10000:
-        # The numbers that stand for the infinities, as dates.
-        if value.startswith(("-5877611-06-21", "-1701490-")):
-            return "infinity"
-        if value.startswith("-5877611-06-22"):
-            return "-infinity"
+    if not -4713 < year <= 5874897:
+        # What PostgreSQL has no date for stands for one of the infinities; see `_POSITIVE_DATES`.
+        return "infinity" if year > 0 or value.startswith("-5877611-06-21") else "-infinity"
     return _year(year, f"-{found[2]}-{found[3]}")
 
 

@@ -51,7 +51,7 @@ def of_text(text: str, postgres: bool) -> SourceType:
     name, length, scale, rest, brackets = found.groups()
     words = f"{name} {rest}".split()
     unsigned = "unsigned" in words
-    name = " ".join(word for word in words if word not in ("unsigned", "zerofill", "signed"))
+    name = " ".join(word for word in words if word not in ("unsigned", "zerofill", "signed", "null"))
     return SourceType(
         _NAMES.get(name, name) if postgres else name,
         text,

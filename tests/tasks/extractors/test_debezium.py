@@ -192,6 +192,19 @@ def test_values_that_the_log_does_not_have_are_named() -> None:
     assert (full["_unchanged"], full["v"]) == ("", "uno")
 
 
+def test_defaults_that_the_connector_fills_in_are_not_values() -> None:
+    """Under REPLICA IDENTITY DEFAULT a column that is NOT NULL has its default in ``before``, or nothing's stand-in."""
+    event = json.loads(_events()[1].value or b"")
+    event["schema"]["fields"][0]["fields"][1] |= {"default": "new", "optional": False}
+    event["schema"]["fields"][1]["fields"][1] |= {"default": "new", "optional": False}
+    event["payload"] |= {"op": "d", "before": {"id": 1, "name": "new", "big": None}, "after": None}
+    [row] = rows(decode([message(0, "pg.public.toast", {"id": 1}, event)]), "public.toast")
+    assert (row["_unchanged"], row["name"]) == ('"[""name"",""big""]"', "")
+    event["payload"]["before"]["name"] = "other"
+    [row] = rows(decode([message(0, "pg.public.toast", {"id": 1}, event)]), "public.toast")
+    assert (row["_unchanged"], row["name"]) == ("", "other")
+
+
 def test_the_placeholder_is_known_in_bytes_and_arrays_too() -> None:
     """As base64, as the one element of an array of strings, as the codes of its letters."""
     template = json.loads(_events()[1].value or b"")
@@ -271,7 +284,7 @@ def test_a_tombstone_is_a_deletion_where_nothing_else_tells_it() -> None:
 def test_flattened_events_without_op_are_updates() -> None:
     """All that is known of such a row is that it is so now."""
     records = rows(decode([message(0, "pg.public.t", None, {"id": 7, "__deleted": "false"})]), "public.t")
-    assert [row["_op"] for row in records] == ["U"]
+    assert [(row["_op"], row["_committed_at"]) for row in records] == [("U", "")]
 
 
 # -- the dialect --------------------------------------------------------------------------------------------------------

@@ -175,10 +175,8 @@ class DebeziumDecoder:
                 if message.partition != partition:
                     partition = message.partition
                     prefix = message.position()[: -len("00000000000000000000-0000")]
-                head = (
-                    f"{letter},{instants[micros // 1000000]}.{micros % 1000000:06d}+00"
-                    f",{prefix}{message.offset:020d}-0000,"
-                )
+                when = f"{instants[micros // 1000000]}.{micros % 1000000:06d}+00" if micros else self._null
+                head = f"{letter},{when},{prefix}{message.offset:020d}-0000,"
                 row = event.after
                 if row is None or letter == "D":
                     text, names = self._without_after(reader, message, event)

@@ -458,3 +458,12 @@ def test_a_schema_that_is_neither_avro_nor_json() -> None:
     protobuf = Message("t", 0, 0, -1, None, b"\0\0\0\0\1\0xyz", ())
     with pytest.raises(UndecodableError, match="neither Avro nor JSON Schema"):
         decode([protobuf], DebeziumOptions(schema=lambda number: 'syntax = "proto3";'))
+
+
+def test_keys_of_another_converter() -> None:
+    """The same names in another form, in one topic: each message is decoded, and no loop goes on for ever."""
+    events = sample("postgres_default")[1:3]
+    with_schema = sample("postgres_with_schemas")[1].key
+    messages = [events[0], events[1]._replace(key=with_schema), events[0]._replace(key=b"plain", offset=9)]
+    records = rows(decode(messages, DebeziumOptions(deduplicate=False)), "public.toast")
+    assert [row["id"] for row in records] == ["1", "2", "1"]

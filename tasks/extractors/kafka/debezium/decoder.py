@@ -100,7 +100,10 @@ class DebeziumDecoder:
             self._count(learned.reason)
             return at + 1
         self._last[message.topic] = learned
-        return self._run(learned, messages, at, sure=True)
+        end = self._run(learned, messages, at, sure=True)
+        if end == at:
+            raise UndecodableError(message, "neither its value nor its key can be told from others of its topic")
+        return end
 
     def _learned(self, message: Message) -> Reader | PassedOver:
         try:
@@ -114,7 +117,8 @@ class DebeziumDecoder:
         ``sure``: the first is of this shape, and if it cannot be decoded it is no event.
         """
         topic, start, size, end = messages[at].topic, reader.start, len(reader.start), -reader.end or None
-        key_start, is_whole = reader.key_start or _NO_KEY, not size and end is None
+        key_start = _NO_KEY if reader.key_start is None else reader.key_start
+        is_whole = not size and end is None
         decode, line, needles, careful = reader.decode, reader.shape.rows.line, reader.shape.needles, reader.careful
         first, more = needles[0] if needles else b"", needles[1:]
         deduplicate, is_new, letters, instants = self._options.deduplicate, self._seen.is_new, LETTERS, times.INSTANTS

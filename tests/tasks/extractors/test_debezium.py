@@ -277,6 +277,8 @@ def test_a_tombstone_is_a_deletion_where_nothing_else_tells_it() -> None:
         ("I", "", "7", "x"), ("D", '"[""note""]"', "7", ""),
     ]  # fmt: skip
     made = decoder()
+    assert len(rows(made(messages[:1]) + made(messages[1:]) + made(messages[1:]), "public.t")) == 3
+    made = decoder()
     assert made(messages[1:]) == []
     assert made.counted == {EARLY_TOMBSTONES: 1}
 

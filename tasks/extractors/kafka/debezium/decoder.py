@@ -139,8 +139,12 @@ class DebeziumDecoder:
                     break
                 if reader.drops_tombstones or key is None:
                     continue
-                if output is None or not key.startswith(key_start):
-                    break
+                output = output or reader.latest
+                if output is None:
+                    self._count(EARLY_TOMBSTONES)
+                    continue
+                if not key.startswith(key_start):
+                    raise UndecodableError(message, "a deletion whose key is of another form than those before")
                 add(self._of_tombstone(reader, message, absent))
                 continue
             if (
@@ -162,6 +166,7 @@ class DebeziumDecoder:
                     self._flush(output, lines, absent)
                     wanted = self._options.tables_wanted
                     output = reader.output(name) if wanted is None or wanted(name) else None
+                    reader.latest = output
                     last_table, last_schema, last_db = source.table, source.schema, source.db
                 letter = letters.get(op)
                 if letter is None:

@@ -67,6 +67,8 @@ class Reader:
     drops_tombstones: bool = True
     """False: a tombstone is all that is told of a deletion."""
     outputs: dict[str, Output] = field(default_factory=dict)
+    latest: Output | None = None
+    """Of the last event: a tombstone is of its table."""
 
     def output(self, table: str) -> Output:
         found = self.outputs.get(table)

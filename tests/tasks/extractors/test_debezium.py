@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import fastavro
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from blocks.s3 import CsvDialect
 from tasks.extractors.contract import CHANGE_COLUMNS, Column
@@ -469,3 +472,19 @@ def test_keys_of_another_converter() -> None:
     messages = [events[0], events[1]._replace(key=with_schema), events[0]._replace(key=b"plain", offset=9)]
     records = rows(decode(messages, DebeziumOptions(deduplicate=False)), "public.toast")
     assert [row["id"] for row in records] == ["1", "2", "1"]
+
+
+@given(st.data())
+@settings(max_examples=50, deadline=None)
+def test_garbled_messages_are_errors_and_nothing_else(data: st.DataObject) -> None:
+    """Whatever bytes stand in a message, it is decoded or named; the decoder goes on afterwards."""
+    events = sample(data.draw(st.sampled_from(FILES)))
+    place = data.draw(st.integers(0, len(events) - 1))
+    value = bytearray(events[place].value or b"{}")
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(value) - 1))
+        value[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    made = decoder(DebeziumOptions(deduplicate=False))
+    with suppress(UndecodableError):
+        made([*events[:place], events[place]._replace(value=bytes(value))])
+    assert made(events)

@@ -14,6 +14,9 @@ _EXACT = {
     "value.converter": "org.apache.kafka.connect.json.JsonConverter",
     "key.converter.schemas.enable": "true",
     "value.converter.schemas.enable": "true",
+    # Else a column's default stands where NULL should, and nothing tells them apart.
+    "key.converter.replace.null.with.default": "false",
+    "value.converter.replace.null.with.default": "false",
     "column.propagate.source.type": ".*",  # the database's own name of each type
     "decimal.handling.mode": "string",  # precise makes NULL of NaN
     "time.precision.mode": "adaptive",
@@ -71,7 +74,7 @@ def of_postgres(block: Postgres, capture: Capture, *, messages: bool) -> dict[st
         "table.include.list": _listed(capture.tables),
         "interval.handling.mode": "string",
         "hstore.handling.mode": "json",
-        "include.unknown.datatypes": "false",
+        "include.unknown.datatypes": "true",  # else columns of such types are left out
         **({"heartbeat.action.query": beat} if messages else {}),
     }
 

@@ -53,7 +53,8 @@ class DebeziumShop(Shop):
     async def stop_capturing(self) -> None:
         if not self.connect.running:
             await asyncio.to_thread(self.connect.start)
-        await asyncio.to_thread(self.connect.remove, self.connector)
+        if self.connector in await asyncio.to_thread(self.connect.ask, "GET", "/connectors"):
+            await asyncio.to_thread(self.connect.remove, self.connector)
         async with asyncio.timeout(60), connected(self.server) as connection:
             # The worker leaves its slot when it has noticed.
             while await connection.fetchval(

@@ -142,8 +142,8 @@ async def test_what_has_to_be_mended_first(captured: Captured) -> None:
 
 async def test_a_connect_that_refuses(captured: Captured) -> None:
     """A connector that fails is told with its reason; workers that are not there are, too."""
-    bad = captured.source("public.a", settings={"database.hostname": "no-such-host.invalid"})
-    with pytest.raises(ConfigurationError, match=r"(?s)Kafka Connect refuses.*no-such-host"):
+    bad = captured.source("public.a", settings={"connector.class": "no.such.Connector"})
+    with pytest.raises(ConfigurationError, match=r"(?s)Kafka Connect refuses.*no\.such\.Connector"):
         await captured.enable(bad)
     gone = captured.source("public.a", connect=KafkaConnect(url="http://127.0.0.1:1"))
     with pytest.raises(ConfigurationError, match=r"does not answer.*check url"):

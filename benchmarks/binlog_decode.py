@@ -19,7 +19,8 @@ from pymysql.protocol import MysqlPacket
 from pymysqlreplication.packet import BinLogPacketWrapper
 from pymysqlreplication.row_event import DeleteRowsEvent, TableMapEvent, UpdateRowsEvent, WriteRowsEvent
 
-from benchmarks.orders_mysql import CREATE, FILL
+from benchmarks.binlog import filling
+from benchmarks.orders_mysql import CREATE
 from blocks.s3 import CsvDialect
 from tasks.extractors.mysql.binlog.columns import log_columns
 from tasks.extractors.mysql.binlog.decoder import Decoder, Head
@@ -35,22 +36,12 @@ Decode = Callable[[Log], tuple[int, int]]
 """How many rows, and bytes of CSV."""
 
 
-def of_mysql(statement: str) -> str:
-    """The statement that fills the table in MariaDB, in the words of MySQL 9, which has neither sequences nor MD5()."""
-    begin, end = statement.split("FROM seq_")
-    last = end.split("_to_")[1].split(")")[0]
-    numbers = (
-        f"WITH RECURSIVE n (seq) AS (SELECT 1 UNION ALL SELECT seq + 1 FROM n WHERE seq < {last}) SELECT seq FROM n"
-    )
-    return begin.replace("MD5(seq)", "LEFT(SHA2(seq, 256), 32)") + f"FROM ({numbers}) AS numbers) AS numbered"
-
-
 async def recorded(server: MySQLServer, rows: int) -> Log:
     """The events of an insert of so many rows."""
     database = await server.create_database()
     since = binlog.end_of_log(database)
     depth = f"SET SESSION cte_max_recursion_depth = {rows + 1}"
-    await database.execute(CREATE, depth, of_mysql(FILL.format(first=1, last=rows)))
+    await database.execute(CREATE, depth, filling(1, rows))
     return binlog.row_events(database, since, "orders")
 
 

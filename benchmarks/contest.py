@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -85,12 +85,6 @@ class Options:
     loop: str
     results: Path | None
 
-    @property
-    def folder(self) -> Path | None:
-        """Where the table and the plot go, if anywhere."""
-        complete = not self.only and self.rows == orders.ROWS
-        return self.results or (HERE / "results" if complete else None)
-
 
 @dataclass(frozen=True)
 class Contest:
@@ -105,6 +99,14 @@ class Contest:
     line_up: Callable[[Path, str, Options], AbstractContextManager[LineUp]]
     """Given a folder and the S3 endpoint's URL: the server is there until the context ends."""
     targets: Callable[[list[Result]], list[Target]]
+    rows: int = orders.ROWS
+    """Of a full run."""
+    data: str = "`orders`"
+
+    def folder(self, options: Options) -> Path | None:
+        """Where the table and the plot go, if anywhere."""
+        complete = not options.only and options.rows == self.rows
+        return options.results or (HERE / "results" if complete else None)
 
 
 # -- the S3 endpoint -----------------------------------------------------------------------------------------------
@@ -298,13 +300,12 @@ def compression(results: list[Result]) -> list[Target]:
 # -- the run -------------------------------------------------------------------------------------------------------
 
 
-def versions(server: tuple[str, str], driver: str) -> list[tuple[str, str]]:
+PEERS = ("dlt", "ingestr", "sling", "book")
+
+
+def versions(server: tuple[str, str], driver: str, peers: Sequence[str] = PEERS) -> list[tuple[str, str]]:
     """What took part: the server, Python, headrace with its libraries, and the pins of the peers."""
-    pins = [
-        line
-        for name in ("dlt", "ingestr", "sling", "book")
-        for line in (HERE / f"requirements-{name}.txt").read_text().split()
-    ]
+    pins = [line for name in peers for line in (HERE / f"requirements-{name}.txt").read_text().split()]
     names = ("headrace", "prefect", driver, "aiobotocore", "isal", "zstandard")
     own = [f"{name} {version_of(name)}" for name in names]
     return [server, ("Python", sys.version.split()[0]), ("here", ", ".join(own)), ("others", ", ".join(pins))]
@@ -319,10 +320,10 @@ def version_of(package: str) -> str:
 
 def run(contest: Contest) -> None:
     """The program: measure, print, keep the results of a full run; ends with an error where headrace was wrong."""
-    options = options_of(contest.description)
+    options = options_of(contest)
     report = measured(contest, options)
     print("\n" + report.markdown())
-    if folder := options.folder:
+    if folder := contest.folder(options):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{contest.name}.md").write_text(report.markdown())
         (folder / f"{contest.name}.svg").write_text(plot.svg(report, contest.references))
@@ -331,10 +332,11 @@ def run(contest: Contest) -> None:
         sys.exit("headrace did not bring what is in the table")
 
 
-def options_of(description: str) -> Options:
+def options_of(contest: Contest) -> Options:
     """The command line of every benchmark."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=orders.ROWS)
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=contest.description, formatter_class=formatter)
+    parser.add_argument("--rows", type=int, default=contest.rows)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", action="append", default=[], help="contenders whose name holds this; may be repeated")
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio", help="event loop of headrace")
@@ -356,7 +358,7 @@ def measured(contest: Contest, options: Options) -> Report:
         size = line_up.bench.csv_bytes
         return Report(
             title=contest.title,
-            introduction=f"`orders`: {options.rows:,} rows of 12 columns, {size / 1e6:,.0f} MB of CSV.",
+            introduction=f"{contest.data}: {options.rows:,} rows of 12 columns, {size / 1e6:,.0f} MB of CSV.",
             rows=options.rows,
             csv_bytes=size,
             results=results,

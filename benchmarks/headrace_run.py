@@ -97,14 +97,24 @@ async def extracted(arguments: argparse.Namespace) -> dict[str, Any]:
         compression=arguments.compression,
     )
     await destination.save("bench", overwrite=True)
-    what = {"query": arguments.query} if arguments.query else {"table": arguments.table}
-    source: Any = {"connection": connection, **what}
+    source: Any = {"connection": connection, **asked(arguments)}
     to: Any = "s3-destination/bench"
     before = time.process_time()
     result: Any = await extract(
-        stream=arguments.stream, source=source, to=to, mode="full", partitions=arguments.partitions
+        stream=arguments.stream,
+        source=source,
+        to=to,
+        mode="changes" if arguments.start else "full",
+        partitions=arguments.partitions,
     )
     return {**result, "cpu": time.process_time() - before}
+
+
+def asked(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What is read of the database."""
+    if arguments.start:
+        return {"tables": [arguments.table], "snapshot": False, "start": arguments.start}
+    return {"query": arguments.query} if arguments.query else {"table": arguments.table}
 
 
 def main() -> None:
@@ -116,6 +126,7 @@ def main() -> None:
     parser.add_argument("--stream", default="orders")
     parser.add_argument("--table", default="public.orders")
     parser.add_argument("--query", default="")
+    parser.add_argument("--start", default="", help="MySQL: the table's changes since this place in the log")
     parser.add_argument("--partitions", type=int, default=1)
     parser.add_argument("--compression", choices=["none", "gzip", "zstd"], default="none")
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")

@@ -71,13 +71,18 @@ class Server:
 
     def ask(self, *statements: str) -> Any:
         """The first value that the last of `statements` answers, all of one connection; None without a row."""
+        row = self.row(*statements)
+        return row[0] if row else None
+
+    def row(self, *statements: str) -> tuple[Any, ...] | None:
+        """The first row that the last of `statements` answers, all of one connection."""
         place = {"host": self.host, "port": self.port, "database": self.database}
         account = {"user": self.user, "password": self.password, "charset": "utf8mb4", "autocommit": True}
         with closing(pymysql.connect(**place, **account)) as connection, connection.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
-            row = cursor.fetchone()
-        return row[0] if row else None
+            row: tuple[Any, ...] | None = cursor.fetchone()
+        return row
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from tasks.commit import commit
 from tasks.commits import Commit, Entry
 from tasks.extract import extract as extract_partition
 from tasks.extractors import AnySource, Source
-from tasks.extractors.contract import ChangeExtractor, Partition, ReadOptions
+from tasks.extractors.contract import Behind, ChangeExtractor, Partition, ReadOptions
 from tasks.plan import plan
 from tasks.records import Record
 from tasks.run import Run, Work
@@ -140,10 +140,13 @@ async def _gone(run: Run, entries: list[Entry]) -> int:
 
 def _outcome(run: Run, standing: Commit | None, seconds: float) -> State[dict[str, Any]]:
     own = standing is not None and standing.id == run.id
+    behind = standing.behind if standing and own else None
     if standing is None:
         said = "nothing new"
+        behind = Behind(seconds=0, bytes=0, rows=0) if run.options.mode == "changes" else None
     elif own:
         said = f"commit {standing.sequence}: {standing.rows:,} rows in {len(standing.entries)} file(s)"
+        said += f", behind: {behind}" if behind else ""
     else:
         said = f"another run committed {standing.sequence} first; this one's objects are discarded"
     outcome = {
@@ -154,5 +157,6 @@ def _outcome(run: Run, standing: Commit | None, seconds: float) -> State[dict[st
         "bytes": standing.bytes if standing and own else 0,
         "seconds": round(seconds, 3),
         "commit": run.log.url(standing.sequence) if standing else None,
+        "behind": behind.model_dump() if behind else None,
     }
     return Completed(message=f"{run.stream}: {said}", data=outcome)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -14,10 +15,14 @@ from pydantic import JsonValue
 
 from tasks import progress, publish, records, state
 from tasks.commits import Commit, Entry
+from tasks.extractors.contract import Behind, TellsBehind
 from tasks.failures import RETRIES, RETRY_SECONDS, explained_by, may_pass
 from tasks.run import Run, Work
 
 TOOL = f"headrace {version('headrace')}"
+
+_BEHIND_SECONDS = 10.0
+"""How long a source may take to say where its log ends."""
 
 
 @task(name="commit", task_run_name="commit {run.stream} {work.sequence}", persist_result=False, retries=RETRIES,
@@ -25,7 +30,8 @@ TOOL = f"headrace {version('headrace')}"
 async def commit(run: Run, work: Work, entries: list[Entry], until: JsonValue) -> Commit:
     """Commit the file set and the position; the commit that stands in the bucket then, another run's if that was first."""
     with explained_by(run.destination, run.stream):
-        wanted = await publish.named(run, _commit(run, work, entries, until))
+        wanted = _commit(run, work, entries, until, await _behind(run, until))
+        wanted = await publish.named(run, wanted)
         standing = await run.log.put(wanted)
         await state.adopt(work.watermark, standing, run.log)
         if standing.id == wanted.id:
@@ -42,7 +48,20 @@ async def commit(run: Run, work: Work, entries: list[Entry], until: JsonValue) -
         return standing
 
 
-def _commit(run: Run, work: Work, entries: list[Entry], until: JsonValue) -> Commit:
+async def _behind(run: Run, until: JsonValue) -> Behind | None:
+    """How far the stream is behind once this is committed."""
+    if not isinstance(run.extractor, TellsBehind):
+        return None
+    try:
+        async with asyncio.timeout(_BEHIND_SECONDS):
+            return await run.extractor.behind(until)
+    except Exception as error:
+        # What has been read is committed all the same: without the source, nothing else would be left to do.
+        get_run_logger().warning("how far the stream is behind is not known: %s", error or type(error).__name__)
+        return None
+
+
+def _commit(run: Run, work: Work, entries: list[Entry], until: JsonValue, behind: Behind | None) -> Commit:
     plan, ordered = work.plan, sorted(entries, key=lambda entry: entry.partition)
     return Commit(
         entries=tuple(ordered),
@@ -61,6 +80,7 @@ def _commit(run: Run, work: Work, entries: list[Entry], until: JsonValue) -> Com
         csv=run.destination.dialect,
         compression=run.destination.compression,
         notes=plan.notes,
+        behind=behind,
         committed_at=datetime.now(UTC),
         flow_run=str(flow_run.get_id() or ""),
         tool=TOOL,
@@ -82,7 +102,7 @@ async def _announce(run: Run, standing: Commit) -> None:
     )
 
 
-_PAYLOAD = {"stream", "sequence", "mode", "since", "until", "rows", "bytes"}
+_PAYLOAD = {"stream", "sequence", "mode", "since", "until", "rows", "bytes", "behind"}
 
 
 def _table(standing: Commit) -> list[dict[str, Any]]:
@@ -93,10 +113,11 @@ def _table(standing: Commit) -> list[dict[str, Any]]:
 
 
 def _summary(url: str, standing: Commit) -> str:
+    behind = f"  \nbehind the end of the log: {standing.behind}" if standing.behind else ""
     return (
         f"**{standing.stream}** · commit {standing.sequence} · {standing.mode} · {standing.rows:,} rows in "
         f"{len(standing.entries)} file(s), {standing.bytes / 1e6:,.1f} MB of CSV  \n"
-        f"since `{standing.since}` until `{standing.until}`  \n`{url}`"
+        f"since `{standing.since}` until `{standing.until}`{behind}  \n`{url}`"
     )
 
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from blocks.errors import ConfigurationError, PositionLost
 from blocks.s3 import CsvDialect, S3Destination
-from tasks.extractors.contract import Column, Mode
+from tasks.extractors.contract import Behind, Column, Mode
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client
@@ -87,6 +87,8 @@ class Commit(_Stored):
     csv: CsvDialect = CsvDialect()
     compression: str = "none"
     notes: tuple[str, ...] = ()
+    behind: Behind | None = None
+    """How far the position was behind the end of the source's log; None: not known, or no stream of changes."""
     file_time: str = ""
     """The latest time in the name of a file of this commit or one before it (layout dms)."""
     committed_at: datetime

@@ -202,4 +202,29 @@ class ChangeExtractor(Planning, Protocol):
         ...
 
 
+class Behind(Frozen):
+    """How far a position is behind the end of the source's log; None: not known."""
+
+    seconds: float | None = None
+    """0 at the end; else the age of the moment up to which everything that the source committed is there."""
+    bytes: int | None = None
+    """Of the log, those of other tables included."""
+    rows: int | None = None
+
+    def __str__(self) -> str:
+        told = [f"{self.seconds:,.1f} s"] if self.seconds is not None else []
+        told += [f"{self.bytes / 1e6:,.1f} MB of log"] if self.bytes is not None else []
+        told += [f"{self.rows:,} rows"] if self.rows is not None else []
+        return ", ".join(told) or "not known"
+
+
+@runtime_checkable
+class TellsBehind(Protocol):
+    """A `ChangeExtractor` that can say how far a position is behind."""
+
+    async def behind(self, reached: JsonValue) -> Behind:
+        """Ask the source where its log ends now. ``reached``: what `ChangeExtractor.capture` came to, or ``plan.until``."""
+        ...
+
+
 AnyExtractor = Extractor | ChangeExtractor

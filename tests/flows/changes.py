@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, cast
 
 from blocks.mysql import MySQL
@@ -48,6 +48,14 @@ class ChangesShop(MySQLShop):
             rows.sort(key=lambda row: row["_position"])
         return found
 
+    async def records(self, table: str) -> AsyncIterator[Row]:
+        """All committed records of a table as a loader takes them: commit after commit, in the order of positions."""
+        for commit in await self.commits():
+            entries = tuple(entry for entry in commit.entries if entry.table.endswith(f".{table}"))
+            rows = await self.committed_rows([commit.model_copy(update={"entries": entries})])
+            for row in sorted(rows, key=lambda row: row["_position"]):
+                yield row
+
     async def tables(self) -> dict[str, list[Row]]:
         """The tables as a full read brings them."""
         found = {}
@@ -61,32 +69,56 @@ class ChangesShop(MySQLShop):
 KEYS = {"orders": ("id",), "items": ("order_id", "number")}
 
 
-def replayed(rows: list[Row], key: tuple[str, ...]) -> list[Row]:
-    """The table that records make, applied in their order."""
-    twice = [row for row, after in pairwise(rows) if row["_position"] == after["_position"]]
-    assert not twice, f"records have one position: {twice[:3]}, {len(twice)} of {len(rows)}"
-    table: dict[tuple[str, ...], Row] = {}
-    for row in rows:
-        at = tuple(row[name] for name in key)
+class Replay:
+    """The table that records make, applied one after the other; one that does not fit fails the test."""
+
+    def __init__(self, key: tuple[str, ...]) -> None:
+        self._key = key
+        self._rows: dict[tuple[str, ...], Row] = {}
+        self._position = ""
+        self.count = 0
+
+    def apply(self, row: Row) -> None:
+        """The next record."""
+        assert row["_position"] > self._position, f"{row} comes after {self._position}"
+        self._position = row["_position"]
+        self.count += 1
+        at = tuple(row[name] for name in self._key)
         match row["_op"]:
             case "T":
-                table.clear()
+                self._rows.clear()
             case "D":
-                assert table.pop(at, None) is not None, f"{at} is deleted, and was not there"
+                assert self._rows.pop(at, None) is not None, f"{at} is deleted, and was not there"
             case "I" | "S":
-                assert at not in table, f"{at} comes twice"
-                table[at] = row
+                assert at not in self._rows, f"{at} comes twice"
+                self._rows[at] = row
             case "U":
-                assert at in table, f"{at} is updated, and was not there"
-                table[at] = row
-    return [{name: value for name, value in row.items() if name not in META} for row in table.values()]
+                assert at in self._rows, f"{at} is updated, and was not there"
+                self._rows[at] = row
+
+    @property
+    def table(self) -> list[Row]:
+        """The rows, without what the stream adds."""
+        return [{name: value for name, value in row.items() if name not in META} for row in self._rows.values()]
+
+
+def replayed(rows: list[Row], key: tuple[str, ...]) -> list[Row]:
+    """The table that records make, applied in their order."""
+    replay = Replay(key)
+    for row in rows:
+        replay.apply(row)
+    return replay.table
 
 
 async def assert_replays(shop: ChangesShop, *names: str) -> None:
     """What is committed makes the tables as they are now."""
     changes, tables = await shop.changes(), await shop.tables()
     for name in names or KEYS:
-        made = replayed(changes.get(name, []), KEYS[name])
-        expected, found = set(map(str, tables[name])), set(map(str, made))
-        assert found == expected, f"not there: {list(expected - found)[:3]}, too much: {list(found - expected)[:3]}"
-        assert len(made) == len(tables[name])
+        assert_same(replayed(changes.get(name, []), KEYS[name]), tables[name])
+
+
+def assert_same(made: list[Row], table: list[Row]) -> None:
+    """Both hold the same rows."""
+    expected, found = set(map(str, table)), set(map(str, made))
+    assert found == expected, f"not there: {list(expected - found)[:3]}, too much: {list(found - expected)[:3]}"
+    assert len(made) == len(table)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
 
 from blocks.errors import ConfigurationError, PositionLost
-from flows.follow import follow
 from tasks.commits import CommitLog
+from tasks.extractors.mysql.binlog.gtids import GtidSet
 from tasks.state import set_position
 from tests.flows.changes import ChangesShop, assert_replays
 from tests.servers.mysql import MySQLServer, replica_of
@@ -101,6 +102,35 @@ async def test_changes_from_a_place_on(changes_shop: ChangesShop, by: str) -> No
     await changes_shop.execute(ADD.format(5))
     await changes_shop.capture(snapshot=False, start=starts[by])
     assert [row["id"] for row in (await changes_shop.changes())["orders"]] == ["2", "3", "4", "5"]
+
+
+@pytest.mark.parametrize("mysql_database", ["mysql"], indirect=True)
+async def test_tagged_gtids(changes_shop: ChangesShop) -> None:
+    """Transactions whose GTIDs have tags are read, are part of the position, and can be begun behind."""
+    await changes_shop.execute(ADD.format(1))
+    await changes_shop.capture()
+    await changes_shop.execute("SET gtid_next = 'AUTOMATIC:loads'", ADD.format(2), ADD.format(3), "FLUSH BINARY LOGS")
+    before = str(await changes_shop.mysql.fetch_value("SELECT @@GLOBAL.gtid_executed"))
+    tag = "x" * 32
+    await changes_shop.execute(f"SET gtid_next = 'AUTOMATIC:{tag}'", ADD.format(4), "FLUSH BINARY LOGS", ADD.format(5))
+    await changes_shop.execute(ADD.format(6))
+    assert (await changes_shop.capture())["rows"] == 5
+    await assert_replays(changes_shop)
+    (until, executed) = (
+        (await changes_shop.commits())[-1].until,
+        await changes_shop.mysql.fetch_value("SELECT @@GLOBAL.gtid_executed"),
+    )
+    assert isinstance(until, dict)
+    assert GtidSet.parse(str(until["gtids"])) <= GtidSet.parse(str(executed))
+    assert str(until["gtids"]).count(f":{tag}:1") == 1
+    committed = [row["_committed_at"] for row in (await changes_shop.changes())["orders"][1:]]
+    assert committed == sorted(committed)
+    now = datetime.now(UTC)
+    assert all(now - datetime.fromisoformat(each) < timedelta(minutes=5) for each in committed)
+
+    other = ChangesShop(changes_shop.server, changes_shop.s3, changes_shop.bucket, changes_shop.options)
+    await other.capture(snapshot=False, start=before)
+    assert [row["id"] for row in (await other.changes())["orders"]] == ["4", "5", "6"]
 
 
 async def test_a_start_that_the_log_does_not_reach_back_to_is_refused(changes_shop: ChangesShop) -> None:
@@ -196,19 +226,6 @@ async def test_tables_that_are_altered(changes_shop: ChangesShop) -> None:
     )
     rows = {row["id"]: row for row in (await changes_shop.changes())["orders"]}
     assert (rows["3"]["more"], rows["4"]["less"]) == ("x", "x")
-
-
-async def test_following(changes_shop: ChangesShop) -> None:
-    """`follow` commits again and again, none larger than it may be, and stops when it is time."""
-    await changes_shop.execute(*(ADD.format(number) for number in range(1, 6)))
-    await changes_shop.capture()
-    await changes_shop.execute(*(ADD.format(number) for number in range(6, 31)))
-    parameters = await changes_shop.save()
-    parameters["source"]["tables"] = ["orders", "items"]
-    told: Any = await follow(**parameters, every=0.2, commit_rows=10, stop_after=8)
-    assert (told["commits"], told["rows"]) == (3, 25)
-    assert [commit.rows for commit in await changes_shop.commits()] == [5, 10, 10, 5]
-    await assert_replays(changes_shop)
 
 
 async def test_another_server_of_the_cluster(

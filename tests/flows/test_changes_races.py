@@ -11,7 +11,7 @@ import os
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import aiomysql
 import pytest
@@ -27,11 +27,19 @@ from tests.windows import Execute
 SOAK = bool(os.environ.get("HEADRACE_SOAK"))
 RUNS = 90 if SOAK else 12
 KILLED_EVERY = 2 if SOAK else 4
+PAUSE = 0.15 if SOAK else 0.03
+"""Of a writer, at most: in a soak less is written at a time, for longer."""
 
 pytestmark = pytest.mark.timeout(7200 if SOAK else 900)
 
+IDS = 100_000_000
+"""How many each writer has for its own, more than the longest test takes."""
+
 _LOST = (2006, 2013, 2055, 1053, 1927, 4031)
 """The server went away under a writer."""
+
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -40,6 +48,8 @@ class Writer:
 
     shop: ChangesShop
     first: int
+    pause: float
+    """Seconds between two transactions, at most."""
     stopping: bool = False
     written: int = 0
     _rows: dict[int, int] = field(default_factory=dict)
@@ -71,7 +81,7 @@ class Writer:
 
     async def _know(self, cursor: Any) -> None:
         """What is there: after a connection was lost nobody knows how its last transaction ended."""
-        await cursor.execute(f"SELECT id, counter FROM orders WHERE id BETWEEN {self.first} AND {self.first + 99_999}")
+        await cursor.execute(f"SELECT id, counter FROM orders WHERE id BETWEEN {self.first} AND {self.first + IDS - 1}")
         self._rows = {int(row[0]): int(row[1]) for row in await cursor.fetchall()}
         self._next = max([self.first + self._next, *self._rows]) - self.first + 1
 
@@ -82,7 +92,7 @@ class Writer:
         before = dict(self._rows)
         await kind(execute)
         self.written += before != self._rows
-        await asyncio.sleep(random.uniform(0, 0.03))
+        await asyncio.sleep(random.uniform(0, self.pause))
 
     async def _plain(self, execute: Execute) -> None:
         await execute("BEGIN")
@@ -166,22 +176,54 @@ class Writer:
         return self.first + self._next
 
 
-def assert_counters_rise(rows: list[Row]) -> None:
-    """No change is missing, and none comes twice."""
-    counters: dict[str, int] = {}
-    left: dict[str, int] = {}
-    """Of the rows that a change of the key has deleted a moment ago."""
-    for row in rows:
+async def beside_writers(shop: ChangesShop, work: Awaitable[T], pause: float) -> tuple[T, list[Writer]]:
+    """Do something while four writers are at work; its result.
+
+    However it ends, no transaction is left prepared: its locks would hold the rows.
+    """
+    writers = [Writer(shop, number * IDS, pause=pause) for number in range(1, 5)]
+    try:
+        async with asyncio.TaskGroup() as group:
+            for writer in writers:
+                group.create_task(writer.write())
+            try:
+                return await work, writers
+            finally:
+                for writer in writers:
+                    writer.stopping = True
+    finally:
+        async with connected(shop.mysql) as connection, connection.cursor() as cursor:
+            for writer in writers:
+                await writer.decide(cursor)
+
+
+class Counters:
+    """No change is missing, and none comes twice: looks at records one after the other."""
+
+    def __init__(self) -> None:
+        self._counters: dict[str, int] = {}
+        self._left = 0
+        """Of the row that a change of the key has deleted a moment ago."""
+
+    def look(self, row: Row) -> None:
+        """The next record."""
         id_, counter, op = row["id"], int(row["counter"]), row["_op"]
         if op == "D":
-            assert counters.pop(id_) == counter, f"{row}: deleted as {counter}"
-            left = {"": counter}
-            continue
+            assert self._counters.pop(id_) == counter, f"{row}: deleted as {counter}"
+            self._left = counter
+            return
         if op == "U":
-            assert counter == counters[id_] + 1, f"{row} after {counters[id_]}"
+            assert counter == self._counters[id_] + 1, f"{row} after {self._counters[id_]}"
         elif op == "I":
-            assert counter == 1 or counter == left.get("", 0) + 1, f"{row} comes from nowhere"
-        counters[id_] = counter
+            assert counter in (1, self._left + 1), f"{row} comes from nowhere"
+        self._counters[id_] = counter
+
+
+def assert_counters_rise(rows: list[Row]) -> None:
+    """Of all records of a table."""
+    counters = Counters()
+    for row in rows:
+        counters.look(row)
 
 
 async def disturb(shop: ChangesShop, run: int) -> None:
@@ -211,26 +253,19 @@ async def test_every_change_comes_once(
     parameters = await shop.save(block=cast("Any", block))
     parameters["source"]["tables"] = ["orders"]
     parameters |= {"mode": "changes", "partitions": 2}
-    writers = [Writer(shop, first) for first in range(100_000, 500_000, 100_000)]
-    async with asyncio.TaskGroup() as group:
-        for writer in writers:
-            group.create_task(writer.write())
+
+    async def runs() -> None:
         await asyncio.sleep(1)
-        try:
-            for run in range(1, RUNS + 1):
-                await disturb(shop, run)
-                if run % KILLED_EVERY == 0:
-                    await killed(shop, parameters, s3_faults, prefect_faults)
-                    continue
-                if run % 3 == 0:
-                    mysql_wire.cut_after(random.randint(20_000, 200_000))
-                await extract(**parameters)
-        finally:
-            for writer in writers:
-                writer.stopping = True
-    async with connected(shop.mysql) as connection, connection.cursor() as cursor:
-        for writer in writers:
-            await writer.decide(cursor)
+        for run in range(1, RUNS + 1):
+            await disturb(shop, run)
+            if run % KILLED_EVERY == 0:
+                await killed(shop, parameters, s3_faults, prefect_faults)
+                continue
+            if run % 3 == 0:
+                mysql_wire.cut_after(random.randint(20_000, 200_000))
+            await extract(**parameters)
+
+    _, writers = await beside_writers(shop, runs(), PAUSE)
     # The plan of a run that was killed ends where the log ended then.
     for _ in range(2):
         await extract(**parameters)

@@ -7,6 +7,7 @@ import os
 import secrets
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +81,19 @@ async def forget_watermarks() -> None:
 async def worker(lake: S3Destination, tmp_path: Path) -> AsyncIterator[None]:
     """A worker of the pool that the file names, with all of it deployed."""
     assert lake
-    await prefect("work-pool", "create", "default", "--type", "process", "--overwrite")
-    await prefect("--no-prompt", "deploy", "--all")
+    async with working("default", tmp_path):
+        await prefect("--no-prompt", "deploy", "--all")
+        yield
+
+
+@asynccontextmanager
+async def working(pool: str, tmp_path: Path) -> AsyncIterator[None]:
+    """A worker of that pool."""
+    await prefect("work-pool", "create", pool, "--type", "process", "--overwrite")
     # Prefect's folder for running flows lies in the temporary one under a fixed name: that of another user, maybe.
     environment = os.environ | ENVIRONMENT | {"TMPDIR": str(tmp_path)}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "prefect", "worker", "start", "--pool", "default", "--name", secrets.token_hex(4),
+        sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--name", secrets.token_hex(4),
         cwd="/", env=environment, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:

@@ -65,8 +65,12 @@ async def kill_on(
 
     # Before: the server does not get the request. After: it has carried it out, and nobody hears of it.
     (proxy.before if when == "before" else proxy.after)(Call(kill, then=Reset()), **match, nth=nth)
-    async with asyncio.timeout(90):
-        return await process.wait()
+    try:
+        async with asyncio.timeout(600 if SOAK else 90):
+            return await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
 
 
 async def killed_run(shop: Shop, mode: str, step: str, when: str, nth: int, s3: FaultProxy, prefect: FaultProxy) -> int:

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from blocks.s3 import CsvDialect
+from tasks.extractors.mysql.binlog import json_shapes
 from tests.servers.mysql import MySQLServer, connected
 from tests.tasks.extractors.binlog import decoded, described, logged, metadata, replayed, snapshot
 from tests.tasks.extractors.test_mysql_types import values_of
@@ -251,3 +252,29 @@ async def _write(server: MySQLServer, strategies: list[st.SearchStrategy[str]], 
                 changes.append(f"id = {row + 1000}")
             await cursor.execute(f"UPDATE IGNORE r SET {', '.join(changes)} WHERE id = {row}")
         await cursor.execute("DELETE FROM r WHERE id % 7 = 1")
+
+
+async def test_shapes_of_json_with_a_function(mysql_database: MySQLServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents taken by the functions of their shapes are what a SELECT gives, as those taken value by value are."""
+    if mysql_database.is_mariadb:
+        return  # its JSON is text
+    monkeypatch.setattr(json_shapes, "_MEETINGS", 1)
+    documents = [_json_literal(document) for document in _examples(_JSON, 100)] + _OPAQUE
+    await mysql_database.execute("CREATE TABLE j (id INT PRIMARY KEY, document JSON)")
+    async with logged(mysql_database, "j") as log:
+        values = ", ".join(f"({n}, {document})" for n, document in enumerate(documents))
+        await mysql_database.execute(f"INSERT INTO j VALUES {values}")
+    relation = await described(mysql_database, "j")
+    wanted = await snapshot(mysql_database, "j", CsvDialect())
+    assert len(wanted) == len(documents)
+    made: list[bytes] = []
+    make = json_shapes.Shapes.make
+
+    def counted(shapes: json_shapes.Shapes, identity: bytes, *rest: Any) -> None:
+        made.append(identity)
+        make(shapes, identity, *rest)
+
+    monkeypatch.setattr(json_shapes.Shapes, "make", counted)
+    for _ in range(2):
+        assert replayed(decoded(mysql_database, log, relation), ["id", "document"]) == wanted
+    assert len(made) > 20

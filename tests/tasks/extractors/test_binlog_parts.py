@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from tasks.extractors.mysql.binlog.events import Event
 from tasks.extractors.mysql.binlog.gtids import GtidSet
+from tasks.extractors.mysql.binlog.kept import Kept
 from tasks.extractors.mysql.binlog.position import row_prefix
 from tasks.extractors.mysql.binlog.statements import emptied
-from tasks.extractors.mysql.binlog.transactions import bare
+from tasks.extractors.mysql.binlog.tagged import UnknownFormatError, tagged, whole
+from tasks.extractors.mysql.binlog.transactions import Rows, bare
 
 UUID = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
 OTHER = "4e11fa47-71ca-11e1-9e33-c80aa9429562"
@@ -110,3 +113,52 @@ def test_positions_sort_as_text() -> None:
     made = [row_prefix(*place) for place in places]
     assert sorted(made) == made
     assert len({len(each) for each in made}) == 1
+
+
+@pytest.mark.parametrize(
+    ("bytes_", "number"),
+    [
+        (b"\x00", 0),
+        (b"\xfe", 127),
+        (b"\x01\x02", 128),
+        (b"\xfb\xff\x07", 65535),  # the example of the format's own description
+        (b"\x7f" + b"\xff" * 7, (1 << 56) - 1),
+        (b"\xff" + b"\xff" * 8, (1 << 64) - 1),
+        (b"\xff" + b"\0" * 7 + b"\x80", 1 << 63),
+    ],
+)
+def test_numbers_of_variable_length(bytes_: bytes, number: int) -> None:
+    """One to nine bytes; of one that is cut off there is no number."""
+    assert whole(b"?" + bytes_ + b"?", 1) == (number, 1 + len(bytes_))
+    if len(bytes_) > 1:
+        with pytest.raises(IndexError):
+            whole(bytes_[:-1], 0)
+
+
+@pytest.mark.parametrize("body", [b"", b"\x04", b"\x02\x40\x00\x02\x00", b"\x02\x40"])
+def test_a_tagged_gtid_that_is_none(body: bytes) -> None:
+    """Nothing is made of it."""
+    with pytest.raises(UnknownFormatError):
+        tagged(body)
+
+
+def test_few_events_are_kept_and_many_are_not() -> None:
+    """Of a transaction all events or none; what was decided, or not kept, leaves room for the next."""
+
+    def rows(size: int) -> Rows:
+        return Rows(Event(kind=30, timestamp=0, server=1, size=size, flags=0, body=b"", end=0))
+
+    kept = Kept()
+    for xid, sizes in (("a", [5 << 20, 5 << 20]), ("b", [5 << 20, 5 << 20]), ("c", [1 << 20]), ("d", [])):
+        kept.begin()
+        for size in sizes:
+            kept.add(rows(size))
+        kept.keep(xid)
+    assert kept.taken("b") is None
+    assert [step.event.size for step in kept.taken("a") or []] == [5 << 20, 5 << 20]
+    assert kept.taken("a") is None
+    assert (len(kept.taken("c") or []), kept.taken("d")) == (1, [])
+    kept.begin()
+    kept.add(rows(16 << 20))
+    kept.keep("e")
+    assert kept.taken("e") is not None

@@ -249,3 +249,59 @@ async def test_all_types_of_mysql_without_schemas(
     )
     await database.drop()
     assert found == _MYSQL_LOSSES
+
+
+# -- operations ---------------------------------------------------------------------------------------------------------
+
+_DEFAULTED = """
+CREATE TABLE defaulted (id int PRIMARY KEY, v int DEFAULT 5, note text DEFAULT 'x', n int NOT NULL DEFAULT 3,
+    at timestamptz NOT NULL DEFAULT now(), big text);
+INSERT INTO defaulted (id, v, note, at) VALUES (0, NULL, NULL, '2026-01-01 00:00+00');
+"""
+_OPERATIONS = """
+INSERT INTO defaulted (id, v, note, n, at) VALUES (1, NULL, NULL, 4, '2026-01-01 00:00+00');
+UPDATE defaulted SET note = 'y', big = (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 400) i) WHERE id = 1;
+UPDATE defaulted SET note = 'z' WHERE id = 1;
+UPDATE defaulted SET id = 2 WHERE id = 1;
+DELETE FROM defaulted WHERE id = 2;
+TRUNCATE defaulted;
+"""
+
+
+async def _operations(
+    database: PostgresServer, kafka: KafkaServer, connect: ConnectServer, settings: dict[str, str]
+) -> list[tuple[str, ...]]:
+    """The records of a table whose columns have defaults: operation, unchanged, id, v, note, n."""
+    table = _Postgres(database)
+    await table._execute("DROP TABLE IF EXISTS defaulted", _DEFAULTED)
+    connector = Connector(kafka, connect, of_postgres(database, **settings))
+    messages = await recorded(connector, 1, lambda: table._execute(*_OPERATIONS.strip().split("\n")), 8)
+    names = ("_op", "_unchanged", "id", "v", "note", "n")
+    return [tuple(row[name] for name in names) for row in rows(decode(messages), "public.defaulted")]
+
+
+async def test_operations_and_nulls_of_columns_that_have_defaults(
+    database: PostgresServer, kafka_server: KafkaServer, connect_server: ConnectServer
+) -> None:
+    """A NULL stays NULL; a changed key is a deletion and an insertion; what the log lacks is named, not made up."""
+    settings = EXACT | WITH_SCHEMAS | {"skipped.operations": "none"}
+    others = '"[""v"",""note"",""n"",""at"",""big""]"'
+    assert await _operations(database, kafka_server, connect_server, settings) == [
+        ("S", "", "0", "", "", "3"),
+        ("I", "", "1", "", "", "4"),
+        ("U", "", "1", "", "y", "4"),
+        ("U", '"[""big""]"', "1", "", "z", "4"),
+        ("D", others, "1", "", "", ""),
+        ("I", '"[""big""]"', "2", "", "z", "4"),
+        ("D", others, "2", "", "", ""),
+        ("T", "", "", "", "", ""),
+    ]
+
+
+async def test_connects_own_converter_writes_defaults_for_nulls(
+    database: PostgresServer, kafka_server: KafkaServer, connect_server: ConnectServer
+) -> None:
+    """Why ``replace.null.with.default`` has to be set: without it nothing in an event tells NULL from the default."""
+    settings = WITH_SCHEMAS | {"skipped.operations": "none"}
+    found = await _operations(database, kafka_server, connect_server, settings)
+    assert [row[3:5] for row in found[:2]] == [("5", "x"), ("5", "x")]

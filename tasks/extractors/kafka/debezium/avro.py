@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import fastavro
@@ -64,6 +65,10 @@ class _Schemas:
             return self.of(document["type"], namespace, optional=optional)
         return self._complex(document, document["type"], document.get("namespace", namespace), optional)
 
+    def _field(self, part: Mapping[str, Any], namespace: str) -> Schema:
+        schema = self.of(part["type"], namespace)
+        return schema if part.get("default") is None else replace(schema, default=part["default"])
+
     def _complex(self, document: Mapping[str, Any], kind: str, namespace: str, optional: bool) -> Schema:
         if kind not in _PLAIN and kind not in ("record", "array", "map", "enum", "fixed"):
             return self.of(kind, namespace, optional=optional)
@@ -77,7 +82,7 @@ class _Schemas:
             name=name or (f"{namespace}.{document['name']}" if kind == "record" else ""),
             optional=optional,
             parameters=parameters,
-            fields=tuple((part["name"], self.of(part["type"], namespace)) for part in document.get("fields", ())),
+            fields=tuple((part["name"], self._field(part, namespace)) for part in document.get("fields", ())),
             items=None if inner is None else self.of(inner, namespace),
         )
         if kind in ("record", "enum", "fixed"):

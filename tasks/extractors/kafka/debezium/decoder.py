@@ -100,7 +100,10 @@ class DebeziumDecoder:
             self._count(learned.reason)
             return at + 1
         self._last[message.topic] = learned
-        return self._run(learned, messages, at, sure=True)
+        end = self._run(learned, messages, at, sure=True)
+        if end == at:
+            raise UndecodableError(message, "neither its value nor its key can be told from others of its topic")
+        return end
 
     def _learned(self, message: Message) -> Reader | PassedOver:
         try:
@@ -114,7 +117,8 @@ class DebeziumDecoder:
         ``sure``: the first is of this shape, and if it cannot be decoded it is no event.
         """
         topic, start, size, end = messages[at].topic, reader.start, len(reader.start), -reader.end or None
-        key_start, is_whole = reader.key_start or _NO_KEY, not size and end is None
+        key_start = _NO_KEY if reader.key_start is None else reader.key_start
+        is_whole = not size and end is None
         decode, line, needles, careful = reader.decode, reader.shape.rows.line, reader.shape.needles, reader.careful
         first, more = needles[0] if needles else b"", needles[1:]
         deduplicate, is_new, letters, instants = self._options.deduplicate, self._seen.is_new, LETTERS, times.INSTANTS
@@ -135,8 +139,12 @@ class DebeziumDecoder:
                     break
                 if reader.drops_tombstones or key is None:
                     continue
-                if output is None or not key.startswith(key_start):
-                    break
+                output = output or reader.latest
+                if output is None:
+                    self._count(EARLY_TOMBSTONES)
+                    continue
+                if not key.startswith(key_start):
+                    raise UndecodableError(message, "a deletion whose key is of another form than those before")
                 add(self._of_tombstone(reader, message, absent))
                 continue
             if (
@@ -158,6 +166,7 @@ class DebeziumDecoder:
                     self._flush(output, lines, absent)
                     wanted = self._options.tables_wanted
                     output = reader.output(name) if wanted is None or wanted(name) else None
+                    reader.latest = output
                     last_table, last_schema, last_db = source.table, source.schema, source.db
                 letter = letters.get(op)
                 if letter is None:
@@ -175,10 +184,8 @@ class DebeziumDecoder:
                 if message.partition != partition:
                     partition = message.partition
                     prefix = message.position()[: -len("00000000000000000000-0000")]
-                head = (
-                    f"{letter},{instants[micros // 1000000]}.{micros % 1000000:06d}+00"
-                    f",{prefix}{message.offset:020d}-0000,"
-                )
+                when = f"{instants[micros // 1000000]}.{micros % 1000000:06d}+00" if micros else self._null
+                head = f"{letter},{when},{prefix}{message.offset:020d}-0000,"
                 row = event.after
                 if row is None or letter == "D":
                     text, names = self._without_after(reader, message, event)

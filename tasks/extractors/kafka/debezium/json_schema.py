@@ -34,6 +34,7 @@ def of_json_schema(document: Mapping[str, Any], root: Mapping[str, Any] | None =
         parameters={key: str(value) for key, value in (document.get("connect.parameters") or {}).items()},
         fields=tuple((name, of_json_schema(part, root)) for name, part in properties),
         items=of_json_schema(inner, root) if isinstance(inner, Mapping) else None,
+        default=document.get("default"),
     )
 
 

@@ -187,7 +187,7 @@ class Learning:
         names = self._names_in(members, table)
         if not names and (message.topic, table) in self._latest:
             return self._latest[message.topic, table]  # a table that was emptied: no row says what it is like
-        name = (message.topic, table, names, key.names)
+        name = (message.topic, table, names, key)
         if name in self._readers:
             return self._readers[name]
         shape = self._shapes.of_names(names, table, source.connector, key.names)
@@ -206,7 +206,7 @@ class Learning:
 
     def _bare_flat(self, message: Message, frame: Frame, key: _Key, members: Mapping[str, msgspec.Raw]) -> Reader:
         prefix, where = self._options.prefix, flat.where_of(message.topic)
-        name = (message.topic, tuple(members), key.names)
+        name = (message.topic, tuple(members), key)
         if name in self._readers:
             return self._readers[name]
         added = flat.added(list(members), prefix)

@@ -67,6 +67,8 @@ class Reader:
     drops_tombstones: bool = True
     """False: a tombstone is all that is told of a deletion."""
     outputs: dict[str, Output] = field(default_factory=dict)
+    latest: Output | None = None
+    """Of the last event: a tombstone is of its table."""
 
     def output(self, table: str) -> Output:
         found = self.outputs.get(table)
@@ -132,7 +134,8 @@ class Shapes:
         for name, schema in fields:
             told = given.get(name)
             source = of_text(told.type, postgres) if told else of_hints(schema.parameters, postgres)
-            row_columns.append(RowColumn(name, form(schema, source, writing), name in keys))
+            known = form(schema, source, writing)
+            row_columns.append(RowColumn(name, known, name in keys, _default(schema, known)))
             columns.append(
                 Column(
                     name=name, type=_shown(schema, source), nullable=told.nullable if told else schema.optional,
@@ -142,6 +145,16 @@ class Shapes:
         rows = Rows(row_columns, self._dialect.null, item=item)
         needles = () if writing.is_mysql else _needles([column.form for column in row_columns])
         return Shape(rows, tuple(columns), needles)
+
+
+def _default(schema: Schema, known: Form) -> Any:
+    """A column's default as its values are decoded."""
+    if schema.default is None or known.decoded is msgspec.Raw:
+        return None
+    try:
+        return msgspec.json.decode(msgspec.json.encode(schema.default), type=known.decoded)
+    except msgspec.DecodeError:
+        return None  # Avro's bytes, which it writes as text
 
 
 def _shown(schema: Schema, source: SourceType | None) -> str:

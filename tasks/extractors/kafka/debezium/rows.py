@@ -20,6 +20,8 @@ class RowColumn:
     name: str
     form: Form
     key: bool = False
+    default: Any = None
+    """What is filled in for a value that is not known, decoded; None: nothing."""
 
 
 class Rows:
@@ -80,7 +82,7 @@ class Rows:
         """Whether a row holds nothing but its key: the rest is NULL, or what stands for nothing."""
         values = [(column, self.value(row, place)) for place, column in enumerate(self.columns) if not column.key]
         return len(values) < len(self.columns) and not any(
-            value and value not in column.form.zero for column, value in values
+            value and value not in column.form.zero and value != column.default for column, value in values
         )
 
     # -- the function ---------------------------------------------------------------------------------------------------

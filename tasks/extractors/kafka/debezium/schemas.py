@@ -27,6 +27,8 @@ class Schema:
     """Of a struct."""
     items: Schema | None = None
     """Of an array's elements, or of a map's values."""
+    default: Any = None
+    """The column's, as JSON has it; what the connector fills in for values that it does not know."""
 
     def field(self, name: str) -> Schema | None:
         return next((schema for known, schema in self.fields if known == name), None)
@@ -45,4 +47,5 @@ def of_connect(document: Mapping[str, Any]) -> Schema:
         parameters=document.get("parameters") or {},
         fields=tuple((part["field"], of_connect(part)) for part in document.get("fields") or ()),
         items=None if items is None else of_connect(items),
+        default=document.get("default"),
     )

@@ -9,6 +9,7 @@ import json
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 
 from blocks.s3 import CsvDialect
 from tasks.extractors.mysql.binlog.columns import LogColumn, written
@@ -217,7 +218,8 @@ class Decoder:
             raise self._failed(image, data, row, error) from error
         if at != end:
             raise self._failed(image, data, row, None)
-        return self._made([f"{begin}{place:08d}{middle}{line}" for place, line in enumerate(lines)], image.absent)
+        pieces = chain.from_iterable(zip(repeat(begin), _numbers(len(lines)), repeat(middle), lines))
+        return self._made(pieces, len(lines), image.absent)
 
     def _updates(self, event: _Event, head: Head) -> Records:
         before, after = event.before, event.after
@@ -232,7 +234,7 @@ class Decoder:
             raise self._failed(updates.image, event.data, updates.row, error) from error
         if updates.at != len(event.data):
             raise self._failed(updates.image, event.data, updates.row, None)
-        return self._made(updates.lines, updates.absent)
+        return self._made(updates.lines, len(updates.lines), updates.absent)
 
     def _check_generated(self, event: _Event, absent: Sequence[int]) -> None:
         """MariaDB 11.8 keeps generated columns out of updates, changed or not, and 10.11 virtual ones out of MINIMAL images.
@@ -258,9 +260,9 @@ class Decoder:
         names = json.dumps([self._columns[place].name for place in absent], ensure_ascii=False, separators=(",", ":"))
         return "," + self._writing.quoted(_view(names))
 
-    def _made(self, lines: list[str], absent: Iterable[int]) -> Records:
+    def _made(self, pieces: Iterable[str], count: int, absent: Iterable[int]) -> Records:
         names = frozenset(self._columns[place].name for place in absent)
-        return Records("".join(lines).encode("latin-1"), len(lines), names)
+        return Records("".join(pieces).encode("latin-1"), count, names)
 
     def _failed(self, image: Image, data: bytes, row: int, error: Exception | None) -> UndecodableError:
         reason = image.failure(data, row)
@@ -337,6 +339,14 @@ class _Updates:
 
     def _add(self, begin: str, unchanged: str, line: str) -> None:
         self.lines.append(f"{begin}{len(self.lines):08d}{unchanged}{line}")
+
+
+_NUMBERS = [f"{place:08d}" for place in range(1 << 10)]
+
+
+def _numbers(count: int) -> Iterable[str]:
+    """The numbers of an event's records as their positions end; most events have few."""
+    return _NUMBERS if count <= len(_NUMBERS) else (f"{place:08d}" for place in range(count))
 
 
 def _view(text: str) -> str:

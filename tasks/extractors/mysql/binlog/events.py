@@ -12,6 +12,8 @@ from enum import IntEnum
 
 from isal import isal_zlib
 
+from tasks.extractors.mysql.binlog.tagged import UnknownFormatError, tagged
+
 HEADER = 19
 _HEADER = struct.Struct("<IBIIIH").unpack_from
 _CHECKSUM = 4
@@ -188,7 +190,7 @@ def begun(event: Event) -> Begun:
     if event.kind == Kind.MARIADB_GTID:
         return _begun_on_mariadb(event)
     if event.kind == Kind.TAGGED_GTID:
-        raise GarbledLogError("a tagged GTID, which is not known here")
+        return _begun_with_tag(event)
     body = event.body
     gno = int.from_bytes(body[17:25], "little")
     gtid = "" if event.kind == Kind.ANONYMOUS_GTID else f"{uuid_text(body[1:17])}:{gno}"
@@ -196,6 +198,15 @@ def begun(event: Event) -> Begun:
     if len(body) >= 49:
         return Begun(gtid, int.from_bytes(body[42:49], "little") & ((1 << 55) - 1), precise=True)
     return Begun(gtid, event.timestamp * 1_000_000, precise=False)
+
+
+def _begun_with_tag(event: Event) -> Begun:
+    try:
+        found = tagged(event.body)
+    except UnknownFormatError as error:
+        raise GarbledLogError(str(error)) from error
+    name = f"{uuid_text(found.source)}:{found.tag}" if found.tag else uuid_text(found.source)
+    return Begun(f"{name}:{found.number}", found.microseconds, precise=True)
 
 
 _STANDALONE, _PREPARED_XA = 1, 64

@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 from blocks.errors import ConfigurationError, PositionLost, SnapshotLost
 from blocks.mysql import MySQL
-from tasks.extractors.contract import NOT_ASKED, Emit, Partition, Plan, ReadOptions, Records
+from tasks.extractors.contract import NOT_ASKED, Behind, Emit, Partition, Plan, ReadOptions, Records
 from tasks.extractors.mysql import snapshot
 from tasks.extractors.mysql.binlog.gtids import GtidSet
 from tasks.extractors.mysql.binlog.log import FIRST
@@ -58,7 +58,7 @@ class ChangesSubject:
 
 
 class ChangesExtractor:
-    """See `tasks.extractors.contract.ChangeExtractor`."""
+    """See `tasks.extractors.contract.ChangeExtractor`, and `TellsBehind`."""
 
     def __init__(self, subject: ChangesSubject, options: ReadOptions) -> None:
         self._subject = subject
@@ -150,7 +150,7 @@ class ChangesExtractor:
         if self._subject.start == "now":
             return self._log_plan(blank, end, end)
         try:
-            start = await self._start(server, self._subject.start.strip())
+            start = await self._start(server, self._subject.start)
         except PositionLost as error:
             raise ConfigurationError(f"field start: {error}") from None
         if start is None:
@@ -218,9 +218,10 @@ class ChangesExtractor:
             self._snapshot.close()
         count = min(max(1, len(partitions)), self._options.parallel)
         relations = [select.relation for select in self._selects.values()]
+        as_of = await server.now()
         taken = self._snapshot = await snapshot.take(self._subject.block, control, relations, count, placed=True)
         self._plan_id = blank.id
-        until = await self._place_of(taken, server)
+        until = self._place_of(taken, server, as_of)
         return blank.model_copy(
             update={
                 "until": until.model_dump(mode="json"),
@@ -248,7 +249,7 @@ class ChangesExtractor:
         full = self._options.model_copy(update={"mode": "full"})
         return await Planner(control, subject, select, full).plan(blank.model_copy(update={"mode": "full"}))
 
-    async def _place_of(self, taken: snapshot.Snapshot, server: LogServer) -> LogPosition:
+    def _place_of(self, taken: snapshot.Snapshot, server: LogServer, as_of: int) -> LogPosition:
         place = taken.seen.get("binlog")
         if not isinstance(place, dict) or not taken.seen.get("exact"):
             raise ConfigurationError(_NOT_EXACT)
@@ -257,7 +258,21 @@ class ChangesExtractor:
             file=str(place["file"]),
             position=int(str(place["position"])),
             gtids=str(place.get("gtids") or ""),
+            as_of=as_of,
         )
+
+    async def behind(self, reached: JsonValue) -> Behind:
+        """See `TellsBehind.behind`."""
+        position = log_position(reached)
+        if position is None:
+            return Behind()
+        control = await Session.open(self._subject.block, again=True)
+        try:
+            return await (await LogServer.of(control)).behind(position)
+        except aiomysql.MySQLError as error:
+            raise explained(error, "the server does not say where its log ends") from error
+        finally:
+            control.close()
 
     # -- reading ---------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Self
 
 from tasks.extractors.mysql.binlog.events import GarbledLogError, uuid_text
+from tasks.extractors.mysql.binlog.tagged import text as tag_text
 
 Interval = tuple[int, int]
 """First and last number, both included."""
@@ -104,16 +105,23 @@ class GtidSet:
 
 
 def previous_gtids(body: bytes) -> GtidSet:
-    """The set that a file of MySQL's log begins with: all that was executed before. Tagged ones are told apart."""
+    """The set that a file of MySQL's log begins with: all that was executed before."""
     made = GtidSet({})
     (count,) = struct.unpack_from("<Q", body)
-    if count >> 56:
-        raise GarbledLogError("a set of tagged GTIDs, which is not known here")
+    layout = count >> 56
+    if layout > 1:
+        raise GarbledLogError(f"a set of GTIDs in layout {layout}, which is not known here")
+    if layout:  # with tags; the number of the layout stands on both sides of the count
+        count = count >> 8 & 0xFFFFFFFFFFFF
     at = 8
     for _ in range(count):
         name = uuid_text(body[at : at + 16])
-        (intervals,) = struct.unpack_from("<Q", body, at + 16)
-        at += 24
+        at += 16
+        if layout:
+            tag, at = tag_text(body, at)
+            name += f":{tag}" if tag else ""
+        (intervals,) = struct.unpack_from("<Q", body, at)
+        at += 8
         for _ in range(intervals):
             first, past = struct.unpack_from("<QQ", body, at)
             made._insert(name, first, past - 1)

@@ -216,7 +216,7 @@ class _Source:
             else:
                 self._names.update(layout.inline.needs)
                 self._lines += [step.replace("@", variable) for step in layout.inline.steps]
-                self._lines += self._quoting(variable)
+                self._lines += self._quoting(variable, doubled=layout.inline.doubled)
                 self._shown[place] = layout.inline.shown.replace("@", variable)
         self._offset = 0
 
@@ -225,12 +225,15 @@ class _Source:
         form = "<" + "".join(code for code, _ in self._run)
         names = [name for _, names in self._run for name in names]
         size = struct.calcsize(form)
+        start = f"p+{self._offset}" if self._offset else "p"
         if names == ["n"] and form == "<B":
-            self._lines.append(f"n=d[p+{self._offset}]")
+            self._lines.append(f"n=d[{start}]")
+        elif names == ["n"] and form == "<H":
+            self._lines.append(f"n=d[{start}]|d[p+{self._offset + 1}]<<8")
         elif names:
             unpack = f"U{len(self._names)}"
             self._names[unpack] = struct.Struct(form).unpack_from
-            self._lines.append(f"{','.join(names)},={unpack}(d,p+{self._offset})")
+            self._lines.append(f"{','.join(names)},={unpack}(d,{start})")
         self._offset += size
         self._run.clear()
 
@@ -242,10 +245,11 @@ class _Source:
             return [made, f"if {variable} is None: {variable}=NULL"]
         return [made, *self._quoting(variable)]
 
-    def _quoting(self, variable: str) -> list[str]:
-        special = " or ".join(f"{character!r} in {variable}" for character in ',"\n\r')
+    def _quoting(self, variable: str, *, doubled: bool = False) -> list[str]:
+        special = " or ".join(f"{character!r} in {variable}" for character in ('",' if doubled else ',"\n\r'))
+        inner = variable if doubled else f"{variable}.replace('\"','\"\"')"
         return [
-            f"if {special}: {variable}='\"'+{variable}.replace('\"','\"\"')+'\"'",
+            f"if {special}: {variable}='\"'+{inner}+'\"'",
             f"elif {variable}==NULL: {variable}='\"'+NULL+'\"'"
             if self._writing.null
             else f"elif not {variable}: {variable}='\"\"'",

@@ -27,6 +27,8 @@ class Inline:
     """What stands for the value in an f-string."""
     needs: Mapping[str, object] = field(default_factory=dict)
     """What the code refers to by name."""
+    doubled: bool = False
+    """Quotes in the text are doubled already, and it has no line ends."""
 
 
 @dataclass(frozen=True)

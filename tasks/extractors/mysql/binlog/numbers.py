@@ -133,19 +133,35 @@ def decimal(precision: int, scale: int) -> Layout:
     return Layout(lambda raw: decimal_text(raw, precision, scale), size=how.size, inline=inline)
 
 
+@lru_cache
+def _figures(digits: int) -> list[str]:
+    """The texts of all groups of so many digits, which are taken from a list faster than they are made."""
+    return [f"{value:0{digits}d}" for value in range(10**digits)]
+
+
+_MOST_LISTED_DIGITS = 4
+
+
 def _written_out(how: _Decimal) -> Inline:
     groups = list(enumerate(how.groups))
+    # A list refuses what is past its end; the others have to be looked at.
+    listed = {place for place, (_, _, digits) in groups[how.before :] if digits <= _MOST_LISTED_DIGITS}
+    large = [f"@{place}>={10**digits}" for place, (_, _, digits) in groups if place not in listed]
     steps = (
         f"x=INT(@,'big')^{how.sign}",
         f"if x&{how.sign}: x^={how.ones}; @s='-'",
         "else: @s=''",
-        *(f"@{place}=x>>{shift}&{mask}" for place, (shift, mask, _) in groups),
-        "if " + " or ".join(f"@{place}>={10**digits}" for place, (_, _, digits) in groups) + ": raise ValueError",
+        *(f"@{place}=x>>{shift}&{mask}" if shift else f"@{place}=x&{mask}" for place, (shift, mask, _) in groups),
+        *([f"if {' or '.join(large)}: raise ValueError"] if large else []),
     )
     left, terms = sum(digits for _, (_, _, digits) in groups[: how.before]), []
     for place, (_, _, digits) in groups[: how.before]:
         left -= digits
         terms.append(f"@{place}*{10**left}" if left else f"@{place}")
-    fraction = "".join(f"{{@{place}:0{digits}d}}" for place, (_, _, digits) in groups[how.before :])
+    fraction = "".join(
+        f"{{FIGURES{digits}[@{place}]}}" if place in listed else f"{{@{place}:0{digits}d}}"
+        for place, (_, _, digits) in groups[how.before :]
+    )
     shown = "{@s}{" + ("+".join(terms) or "0") + "}" + (f".{fraction}" if fraction else "")
-    return Inline(f"{how.size}s", steps=steps, shown=shown, needs={"INT": int.from_bytes})
+    tables = {f"FIGURES{how.groups[place][2]}": _figures(how.groups[place][2]) for place in listed}
+    return Inline(f"{how.size}s", steps=steps, shown=shown, needs={"INT": int.from_bytes, **tables})

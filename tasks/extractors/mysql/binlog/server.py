@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import aiomysql
 
 from blocks.errors import ConfigurationError, PositionLost
+from tasks.extractors.contract import Behind
 from tasks.extractors.mysql.binlog.gtids import GtidSet
 from tasks.extractors.mysql.binlog.position import LogPosition
 from tasks.extractors.mysql.session import Session
@@ -21,6 +22,10 @@ class LogFile:
 
     name: str
     size: int
+
+    @property
+    def number(self) -> int:
+        return int(self.name.rpartition(".")[2])
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class LogServer:
 
     async def end(self, epoch: int = 0) -> LogPosition:
         """Where the log ends now. ``gtids`` is left open: what the server says of both at once may not be of one moment."""
+        as_of = await self.now()
         for statement in ("SHOW BINARY LOG STATUS", "SHOW MASTER STATUS"):
             try:
                 rows = await self.session.rows(statement)
@@ -74,9 +80,30 @@ class LogServer:
                 continue
             if rows and rows[0][0]:
                 return LogPosition(
-                    server=self.identity, file=str(rows[0][0]), position=int(rows[0][1] or 0), epoch=epoch
+                    server=self.identity, file=str(rows[0][0]), position=int(rows[0][1] or 0), epoch=epoch, as_of=as_of
                 )
         raise ConfigurationError("the server keeps no binary log")
+
+    async def now(self) -> int:
+        """The server's clock, in microseconds since 1970."""
+        seconds, _, rest = (await self.session.value("SELECT UNIX_TIMESTAMP(NOW(6))") or "0").partition(".")
+        return int(seconds) * 1_000_000 + int(rest.ljust(6, "0")[:6])
+
+    async def behind(self, position: LogPosition) -> Behind:
+        """How far a position in this log is from its end."""
+        end = await self.end()
+        if position.server != self.identity or position.place > end.place:
+            return Behind()
+        if position.place == end.place:
+            return Behind(seconds=0, bytes=0)
+        seconds = max(0, end.as_of - position.as_of) / 1_000_000 if position.as_of else None
+        return Behind(seconds=seconds, bytes=await self._between(position, end))
+
+    async def _between(self, position: LogPosition, end: LogPosition) -> int | None:
+        if position.number == end.number:
+            return end.position - position.position
+        sizes = {file.number: file.size for file in await self.files() if position.number <= file.number < end.number}
+        return sum(sizes.values()) - position.position + end.position if position.number in sizes else None
 
     async def files(self) -> list[LogFile]:
         """All files, the oldest first."""

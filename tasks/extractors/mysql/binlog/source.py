@@ -58,7 +58,12 @@ class MySQLChanges(Source):
             raise ConfigurationError(f"field mode: a source of changes is read in mode changes, not {options.mode}")
         if options.columns:
             raise ConfigurationError("field columns: a stream of changes brings all columns of its tables")
+        if self.snapshot and self.start.strip() != "now":
+            raise ConfigurationError(
+                f"field start: {self.start!r} is for a stream without a snapshot, which begins where that was taken; set "
+                "snapshot: false, or leave start out"
+            )
         subject = ChangesSubject(
-            self.connection, self.tables, self.snapshot, self.start, self.zero_dates, self.server_id
+            self.connection, self.tables, self.snapshot, self.start.strip(), self.zero_dates, self.server_id
         )
         return ChangesExtractor(subject, options)

@@ -15,7 +15,7 @@ from itertools import takewhile
 from blocks.s3 import CsvDialect
 from tasks.extractors.mysql.binlog.charsets import keeps_ascii, utf8
 from tasks.extractors.mysql.binlog.columns import LogColumn
-from tasks.extractors.mysql.binlog.json_text import json_text
+from tasks.extractors.mysql.binlog.json_text import json_doubled, json_text
 from tasks.extractors.mysql.binlog.layouts import Inline, Layout
 from tasks.extractors.mysql.binlog.numbers import INTEGERS, decimal, integer, real
 from tasks.extractors.mysql.binlog.table_map import Code, MappedColumn
@@ -121,7 +121,7 @@ def _inline_string(mapped: MappedColumn, column: LogColumn, dialect: CsvDialect)
     if column.kind in _STRUCTS or mapped.code is Code.GEOMETRY:
         return None
     if mapped.code is Code.JSON:
-        return Inline(steps=("@=JSON(d[@a:p])",), needs={"JSON": json_text})
+        return Inline(steps=("@=JSON(d[@a:p],s[@a:p])",), needs={"JSON": json_doubled}, doubled=True)
     if is_bytes(mapped, column):
         if dialect.binary != "hex":
             return None

@@ -12,6 +12,7 @@ from blocks.mysql import MySQL
 from tasks.extractors.contract import CHANGE_COLUMNS, Emit, Limits, Output, Records
 from tasks.extractors.mysql.binlog.events import Begun, GarbledLogError, Kind
 from tasks.extractors.mysql.binlog.gtids import GtidSet, gtid_list, previous_gtids
+from tasks.extractors.mysql.binlog.kept import Kept
 from tasks.extractors.mysql.binlog.log import FIRST, LogReader, Placed
 from tasks.extractors.mysql.binlog.position import LogPosition, Prepared, row_prefix
 from tasks.extractors.mysql.binlog.schema import Shapes
@@ -63,8 +64,9 @@ class Window:
         async with aclosing(self._events(since, until)) as events:
             async for placed in events:
                 await follower.take(placed)
-                if follower.is_between and meter.is_full:
-                    reached = {"file": placed.file, "position": placed.end}
+                # However short the time, each run comes further: what the server makes up at the start is no step.
+                if follower.is_between and meter.is_full and _place(placed) > since.place:
+                    reached = {"file": placed.file, "position": placed.end, "as_of": follower.as_of}
                     # What lies from here on may still be what these pass over.
                     kept = {"by_gtids": since.by_gtids, "not_before": since.not_before}
                     until = until.model_copy(update=reached | kept)
@@ -209,7 +211,10 @@ class _Follower:
         self._transactions = Transactions()
         self._start: Start | None = None
         self._is_xa = self._is_known = False
+        self._kept = Kept()
         self.born = since.born
+        self.as_of = since.as_of
+        """When the last transaction was committed."""
 
     @property
     def is_between(self) -> bool:
@@ -238,6 +243,7 @@ class _Follower:
         match step:
             case Start():
                 self._start, self._is_xa = step, False
+                self._kept.begin()
                 self._is_known = (
                     self._since.by_gtids and step.begun.gtid in self._gtids
                 ) or step.begun.microseconds < self._since.not_before
@@ -246,6 +252,8 @@ class _Follower:
             case Xa():
                 self._is_xa = True
             case Map() | Rows() | Statement() | Savepoint():
+                if self._is_xa and isinstance(step, Map | Rows):
+                    self._kept.add(step)
                 # The numbers that maps give to tables hold beyond their transaction.
                 if isinstance(step, Map) or not (self._is_xa or self._is_known):
                     await self._rows.take(step)
@@ -257,8 +265,11 @@ class _Follower:
                 await self._end(step)
 
     async def _decide(self, xid: str, *, committed: bool) -> None:
-        prepared = self._prepared.pop(xid, None)
+        prepared, steps = self._prepared.pop(xid, None), self._kept.taken(xid)
         if not committed:
+            return
+        if steps is not None:
+            await self._rows.replay(steps)
             return
         if prepared is None:
             # Prepared before the stream began: its rows are in no snapshot.
@@ -283,13 +294,19 @@ class _Follower:
             pass
         elif end.ending is Ending.PREPARED:
             self._prepared[end.xid] = own
+            self._kept.keep(end.xid)
         elif end.ending is Ending.ROLLED_BACK:
             self._rows.roll_back()
         elif self._is_xa:
-            await self._window.replay(own, self._rows)
+            self._kept.keep("")
+            if (steps := self._kept.taken("")) is not None:
+                await self._rows.replay(steps)
+            else:
+                await self._window.replay(own, self._rows)
         await self._rows.commit()
         if start.begun.gtid:
             self._gtids.add(start.begun.gtid)
+        self.as_of = start.begun.microseconds
         self._start = None
 
 
@@ -330,6 +347,11 @@ class _Rows:
                 await self._statement(step)
             case Savepoint(name, back):
                 self._savepoint(name, back=back)
+
+    async def replay(self, steps: list[Map | Rows]) -> None:
+        """What has happened before counts from now on."""
+        for step in steps:
+            await self.take(step)
 
     def _next_prefix(self) -> str:
         self._ordinal += 1

@@ -18,8 +18,8 @@ from pydantic import JsonValue
 
 from blocks.errors import SnapshotLost
 from blocks.kafka import Kafka
-from tasks.extractors.contract import NOT_ASKED, Emit, Limits, Output, Partition, Plan, ReadOptions, Records
-from tasks.extractors.kafka.cluster import Cluster
+from tasks.extractors.contract import NOT_ASKED, Behind, Emit, Limits, Output, Partition, Plan, ReadOptions, Records
+from tasks.extractors.kafka.cluster import LATEST, Cluster
 from tasks.extractors.kafka.consumer import Reader
 from tasks.extractors.kafka.decoding import Decoder
 from tasks.extractors.kafka.planner import Window, window
@@ -102,6 +102,21 @@ class TopicsExtractor:
         """See `ChangeExtractor.reached`."""
         until = KafkaPosition.model_validate(plan.until)
         return as_json(until.moved(map(Reached.model_validate, positions)))
+
+    async def behind(self, reached: JsonValue) -> Behind:
+        """See `TellsBehind.behind`: messages, markers and holes included, of the topics that were there."""
+        position = KafkaPosition.model_validate(reached)
+        rows = await asyncio.to_thread(self._behind, position)
+        return Behind(seconds=None if rows else 0, bytes=None if rows else 0, rows=rows)
+
+    def _behind(self, position: KafkaPosition) -> int:
+        places = {
+            (name, number): offset
+            for name, topic in position.topics.items()
+            for number, offset in enumerate(topic.offsets)
+        }
+        ends = Cluster(self._subject.block).offsets(places, LATEST)
+        return sum(max(0, ends[place] - offset) for place, offset in places.items())
 
     def _check_same_topic(self, begin: Range) -> None:
         """A topic that was made anew while it was read has the same offsets, and other messages."""

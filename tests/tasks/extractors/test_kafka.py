@@ -12,7 +12,7 @@ from confluent_kafka import TopicPartition
 
 from blocks.errors import ConfigurationError, PositionLost, SnapshotLost
 from blocks.s3 import CsvDialect
-from tasks.extractors.contract import Limits, Output, ReadOptions, Records
+from tasks.extractors.contract import Behind, Limits, Output, ReadOptions, Records, TellsBehind
 from tasks.extractors.kafka.decoding import UndecodableError
 from tasks.extractors.kafka.source import KafkaTopics
 from tests.servers.kafka import KafkaServer
@@ -38,9 +38,14 @@ async def test_each_message_once(kafka_server: KafkaServer) -> None:
     send(kafka_server, topic, *(f"a{number}" for number in range(100)))
     first, since = await text_run(kafka_server, topic)
     assert first == sorted(f"a{number}" for number in range(100))
-    again = await run(topics(kafka_server, topic, format="text"), since)
+    source = topics(kafka_server, topic, format="text")
+    again = await run(source, since)
     assert (again.plan.partitions, again.until) == ((), since)
+    extractor = source.open(ReadOptions(mode="changes"))
+    assert isinstance(extractor, TellsBehind)
+    assert await extractor.behind(since) == Behind(seconds=0, bytes=0, rows=0)
     send(kafka_server, topic, "b1", "b2", key="one key, one partition")
+    assert await extractor.behind(since) == Behind(rows=2)
     assert (await text_run(kafka_server, topic, since))[0] == ["b1", "b2"]
 
 

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from blocks.conf_file import Section, Value, is_readable_by_others, read_sections
 from blocks.conf_keys import Keys, flatten, nest
 from blocks.connect import find
+from blocks.duck import DuckDB
 from blocks.errors import ConfigurationError
 from blocks.kafka import Kafka
 from blocks.kafka_connect import KafkaConnect
@@ -27,9 +28,13 @@ from blocks.s3 import S3Destination
 
 T = TypeVar("T")
 
+<<<<<<< HEAD
 BLOCKS: dict[str, type[Block]] = {
     kind.get_block_type_slug(): kind for kind in (Postgres, MySQL, Kafka, KafkaConnect, S3Destination)
 }
+=======
+BLOCKS: dict[str, type[Block]] = {kind.get_block_type_slug(): kind for kind in (Postgres, MySQL, DuckDB, S3Destination)}
+>>>>>>> main
 """The kinds of section a file may have. A new source adds its block here."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")

@@ -266,6 +266,12 @@ lake.save("lake", overwrite=True)
         """``s3://bucket/key`` for a whole key, as loaders and people write it."""
         return f"s3://{self.bucket}/{key}"
 
+    def page(self, key: str) -> str:
+        """Where people look at a folder: AWS's console, or the folder's address at another store."""
+        if self._endpoint:
+            return f"{self._endpoint.rstrip('/')}/{quote(self.bucket)}/{quote(key)}/"
+        return f"https://console.aws.amazon.com/s3/buckets/{quote(self.bucket)}?prefix={quote(key)}/"
+
     def owner_arguments(self) -> dict[str, Any]:
         """What every call about an object carries: ``ExpectedBucketOwner``, if one is set."""
         return {"ExpectedBucketOwner": self.expected_bucket_owner} if self.expected_bucket_owner else {}

@@ -128,6 +128,17 @@ def check(names: Names = None, file: DeploymentFile = _FILE) -> None:
 
 
 @app.command()
+def doctor(file: DeploymentFile = _FILE) -> None:
+    """Look at the server, pools, workers, blocks, and at every stream: is all that should run running? Changes nothing.
+
+    Exit code 1 when anything stands still or soon will.
+    """
+    from flows.cli_doctor import show_doctor
+
+    raise typer.Exit(0 if show_doctor(file) else 1)
+
+
+@app.command()
 def plan(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A deployment of the file.")],
     param: Overrides = _NO_OVERRIDES,
@@ -137,6 +148,34 @@ def plan(
     from flows.cli_show import show_plan
 
     show_plan(file, name, param)
+
+
+@app.command("load-sql")
+def load_sql(
+    name: Annotated[str, typer.Argument(metavar="STREAM|DEPLOYMENT", help="A stream, or its deployment in the file.")],
+    into: Annotated[
+        str, typer.Option("--into", "-i", help="redshift, snowflake, bigquery, duckdb or postgres (for psql).")
+    ],
+    sequence: Annotated[int, typer.Option("--sequence", "-n", min=0, help="Which commit; 0: the newest.")] = 0,
+    schema: Annotated[str, typer.Option("--schema", help="Of the tables; default: the session's.")] = "",
+    table: Annotated[
+        str, typer.Option("--table", help="Names the tables; may hold {stream}, {table}, {schema}.")
+    ] = "{table}",
+    access: Annotated[
+        str,
+        typer.Option(
+            "--access", help="By what it reads the bucket: a role's ARN, a storage integration, a connection."
+        ),
+    ] = "",
+    append: Annotated[bool, typer.Option("--append", help="Add all records as they are, whatever the mode.")] = False,
+    to: Annotated[str, typer.Option("--to", help="The destination; default: that of the stream's deployment.")] = "",
+    file: DeploymentFile = _FILE,
+) -> None:
+    """Print the SQL that loads a commit into a warehouse: once, however often it is sent."""
+    from flows.cli_load import show_script
+    from tasks.loads.targets import Naming
+
+    show_script(name, file, to, into, sequence, Naming(schema, table), access, how="append" if append else "by mode")
 
 
 @app.command()

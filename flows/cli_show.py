@@ -106,18 +106,19 @@ def _check(console: Console, name: str, parameters: dict[str, Any]) -> bool:
     async def look(stream: Stream) -> bool:
         fine = True
         async for finding in checks.check(stream.stream, stream.source, stream.to, _options(stream)):
-            _say(console, finding)
+            say(console, finding)
             fine = fine and finding.level != "error"
         return fine
 
     try:
         return perform(lambda: look(cli_deployments.stream_of(parameters)))
     except ConfigurationError as error:
-        _say(console, Finding("error", str(error)))
+        say(console, Finding("error", str(error)))
         return False
 
 
-def _say(console: Console, finding: Finding) -> None:
+def say(console: Console, finding: Finding) -> None:
+    """Print a finding, indented."""
     sign, _, rest = str(finding).partition(" ")
     console.print(f"  [{_COLOURS[finding.level]}]{sign}[/] {escape(rest)}", soft_wrap=True)
 

@@ -39,7 +39,7 @@ def show(stream: StreamName, to: To = "", file: File = _FILE) -> None:
             typer.echo(f"stream    {stream}\nfolder    {log.folder}\nblock     {block}\nbucket    {bucket}")
             typer.echo(await watermark(log))
 
-    perform(lambda: look(_destination(stream, to, file)))
+    perform(lambda: look(destination_of(stream, to, file)))
 
 
 @state.command("log")
@@ -61,7 +61,7 @@ def show_log(
             if not numbers:
                 typer.echo(f"no commits in {log.folder}")
 
-    perform(lambda: look(_destination(stream, to, file)))
+    perform(lambda: look(destination_of(stream, to, file)))
 
 
 @state.command("set")
@@ -91,6 +91,50 @@ def set_position(
         return await set_position(log, wanted, note="set by hand")
 
     _change(stream, to, file, yes, after, change)
+
+
+@state.command()
+def begin(
+    stream: StreamName,
+    warehouse: Annotated[
+        str,
+        typer.Option("--from", metavar="CONNECTION", help="What holds rows already: postgres/…, mysql/…, duckdb/…."),
+    ],
+    query: Annotated[
+        str, typer.Option("--query", help="Gives the last cursor value: SELECT max(updated_at) FROM orders.")
+    ],
+    to: To = "",
+    file: File = _FILE,
+) -> None:
+    """Give a stream that has no commit yet its first position: the last value that a destination holds already."""
+    from blocks.connect import load_by_name
+    from blocks.duck import DuckDB
+    from blocks.mysql import MySQL
+    from blocks.postgres import Postgres
+    from flows.cli_perform import perform
+    from tasks.first import begin as first
+
+    async def do(destination: S3Destination, block: Postgres | MySQL | DuckDB) -> None:
+        async with _open(destination, stream) as log:
+            commit = await first(log, cursor, block, query)
+            typer.echo(f"done      commit {commit.sequence}, {_text(commit.until)}")
+
+    cursor = _cursor(stream, file)
+    kinds: tuple[type[Any], ...] = (Postgres, MySQL, DuckDB)
+    perform(lambda: do(destination_of(stream, to, file), load_by_name(kinds, warehouse)))
+
+
+def _cursor(stream: str, file: Path) -> str:
+    """The cursor of the stream's deployment."""
+    from flows.cli_deployments import MisusedError, streams
+    from flows.deployments import read
+
+    known = [each for deployment in read(file).values() for each in streams(deployment)]
+    sources = [each.get("source") or {} for each in known if each.get("stream") == stream]
+    found = {str(source["cursor"]) for source in sources if source.get("cursor")}
+    if len(found) != 1:
+        raise MisusedError(f"{file}: stream {stream} has {'no cursor' if not found else 'several cursors'}")
+    return found.pop()
 
 
 @state.command()
@@ -155,12 +199,12 @@ def _change(
             block, _ = await _standing(log)
             typer.echo(f"done      {block}")
 
-    perform(lambda: preview(_destination(stream, to, file)))
+    perform(lambda: preview(destination_of(stream, to, file)))
     if not yes:
         if not sys.stdin.isatty():
             raise MisusedError("this moves the watermark; give --yes where nobody can be asked")
         typer.confirm("Change it?", abort=True)
-    perform(lambda: do(_destination(stream, to, file)))
+    perform(lambda: do(destination_of(stream, to, file)))
 
 
 async def _standing(log: CommitLog) -> tuple[str, str]:
@@ -197,7 +241,8 @@ async def _open(destination: S3Destination, stream: str) -> AsyncIterator[Commit
             yield CommitLog(client, destination, stream)
 
 
-def _destination(stream: str, to: str, file: Path) -> S3Destination:
+def destination_of(stream: str, to: str, file: Path) -> S3Destination:
+    """The destination that ``to`` names, or else that of the stream's deployment in the file."""
     from blocks.connect import load_by_name
     from blocks.s3 import S3Destination
     from flows.cli_deployments import MisusedError, streams

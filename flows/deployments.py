@@ -23,6 +23,7 @@ class Deployment:
     parameters: dict[str, Any]
     description: str
     schedule: str
+    work_pool: str = ""
 
     @property
     def is_stream(self) -> bool:
@@ -68,6 +69,7 @@ def _deployment(entry: dict[str, Any], file: Path) -> Deployment:
         parameters=dict(entry.get("parameters") or {}),
         description=str(entry.get("description") or "").strip(),
         schedule=", ".join(_schedule(schedule) for schedule in schedules),
+        work_pool=str((entry.get("work_pool") or {}).get("name") or ""),
     )
 
 

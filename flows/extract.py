@@ -25,6 +25,7 @@ from tasks.plan import plan
 from tasks.records import Record
 from tasks.run import Run, Work
 from tasks.state import drop_pending
+from tasks.telling import failed
 from tasks.upload import first_of, stored_size
 
 StreamName = Annotated[str, Field(pattern=r"^[0-9a-z][0-9a-z-]*$", max_length=100)]
@@ -37,7 +38,7 @@ _PLANS = 3
 """How often a run plans before it gives up on snapshots that get lost."""
 
 
-@flow(name="extract", flow_run_name="{stream} · {mode}", persist_result=False)
+@flow(name="extract", flow_run_name="{stream} · {mode}", persist_result=False, on_failure=[failed], on_crashed=[failed])
 async def extract(
     stream: StreamName,
     source: AnySource,

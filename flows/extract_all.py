@@ -6,6 +6,7 @@ import asyncio
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
+from prefect.artifacts import acreate_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from pydantic import BaseModel, ConfigDict, Field
@@ -60,7 +61,24 @@ async def extract_all(
     with ended_by_sigterm():
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(one(stream)) for stream in streams]
-    return _outcome(streams, [task.result() for task in running])
+    ended = [task.result() for task in running]
+    await acreate_markdown_artifact(
+        _summary(streams, ended), key="extract-all", description="What became of each stream"
+    )
+    return _outcome(streams, ended)
+
+
+def _summary(streams: list[Stream], ended: list[dict[str, Any] | Exception]) -> str:
+    lines = ["| stream | commit | rows | MB | seconds | |", "|---|--:|--:|--:|--:|---|"]
+    for stream, end in zip(streams, ended, strict=True):
+        if isinstance(end, Exception):
+            told = _first_line(end).replace("|", "\\|")
+            lines.append(f"| {stream.stream} | – | – | – | – | failed: {told} |")
+            continue
+        place = f"`{end['commit']}`" if end["committed"] else "nothing new"
+        figures = f"{end['rows']:,} | {end['bytes'] / 1e6:,.1f} | {end['seconds']:,.1f}"
+        lines.append(f"| {stream.stream} | {end['sequence'] or '–'} | {figures} | {place} |")
+    return "\n".join(lines)
 
 
 def _outcome(streams: list[Stream], ended: list[dict[str, Any] | Exception]) -> State[list[dict[str, Any]]]:

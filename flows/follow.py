@@ -20,9 +20,10 @@ from flows.extract import StreamName, attempts
 from flows.termination import ended_by_sigterm
 from tasks.extractors import AnySource
 from tasks.extractors.contract import Limits, ReadOptions
+from tasks.telling import failed
 
 
-@flow(name="follow", flow_run_name="{stream} · follow", persist_result=False)
+@flow(name="follow", flow_run_name="{stream} · follow", persist_result=False, on_failure=[failed], on_crashed=[failed])
 async def follow(
     stream: StreamName,
     source: AnySource,

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
+import aiomysql
+from pydantic import JsonValue
+
+from blocks.errors import ConfigurationError, PositionLost
+from blocks.mysql import MySQL
+from tasks.extractors.mysql.binlog.position import log_position
+from tasks.extractors.mysql.binlog.server import LogServer, choices
 from tasks.extractors.mysql.binlog.tables import Tables
 from tasks.extractors.mysql.grants import Grants
 from tasks.extractors.mysql.session import Session
@@ -89,9 +97,57 @@ def _setting(wanted: _Wanted, value: str) -> Finding:
     return Finding(wanted.level, f"source: {wanted.name} is {value or 'unset'}: {wanted.otherwise}", wanted.way_out)
 
 
-def _kept(told: dict[str, str]) -> Finding:
+def _seconds_kept(told: dict[str, str]) -> int:
+    """0: for ever."""
     seconds = int(float(told.get("binlog_expire_logs_seconds") or 0))
-    seconds = seconds or int(float(told.get("expire_logs_days") or 0) * 86_400)
+    return seconds or int(float(told.get("expire_logs_days") or 0) * 86_400)
+
+
+async def retention(block: MySQL, until: JsonValue, reached_at: datetime) -> Finding:
+    """Whether the log still holds the position that a stream reached at that time, and how long it will."""
+    try:
+        position = log_position(until)
+        session = await Session.open(block)
+    except (PositionLost, ConfigurationError, aiomysql.MySQLError, OSError) as error:
+        return Finding("error", f"log: {error}")
+    try:
+        server = await LogServer.of(session)
+        if position is None or position.server != server.identity:
+            return Finding("warning", "log: the position is another server's; the next run looks for it by its GTIDs")
+        await server.check_is_there(position)
+        end = await server.end(position.epoch)
+        rows = await session.rows(
+            "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('binlog_expire_logs_seconds', 'expire_logs_days')"
+        )
+    except PositionLost as error:
+        return Finding("error", f"log: {error}", choices())
+    except (ConfigurationError, aiomysql.MySQLError) as error:
+        return Finding("error", f"log: {error}")
+    finally:
+        session.close()
+    kept = _seconds_kept({str(name).lower(): str(value or "") for name, value in rows})
+    age = (datetime.now(UTC) - reached_at).total_seconds()
+    text = f"log: the position {position} is there; the stream came to it {_hours(age)} ago"
+    # The file that is written to is never purged.
+    if not kept or end.file == position.file or age < kept * _RISKY:
+        return Finding("ok", text + (f", and files are kept for {_hours(kept)}" if kept else ""))
+    return Finding(
+        "error" if age > kept else "warning",
+        f"{text}, and files are kept for {_hours(kept)}: what comes next may be purged",
+        "run the stream now; have the log kept for longer (binlog_expire_logs_seconds) than the stream may stand still",
+    )
+
+
+_RISKY = 0.5
+"""How much of the time that the log is kept a stream may stand still before it is told."""
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours"
+
+
+def _kept(told: dict[str, str]) -> Finding:
+    seconds = _seconds_kept(told)
     if not seconds:
         return Finding("ok", "source: the log is kept until somebody purges it")
     text = f"source: the log is kept for {seconds / 3600:.0f} hours"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -18,6 +19,7 @@ from tasks.commits import Commit, Entry
 from tasks.extractors.contract import Behind, TellsBehind
 from tasks.failures import RETRIES, RETRY_SECONDS, explained_by, may_pass
 from tasks.run import Run, Work
+from tasks.telling import peak_memory
 
 TOOL = f"headrace {version('headrace')}"
 
@@ -98,7 +100,7 @@ async def _announce(run: Run, standing: Commit) -> None:
         payload={"commit": url, **standing.model_dump(mode="json", include=_PAYLOAD)},
     )
     await acreate_table_artifact(
-        table=_table(standing), key=f"commit-{run.stream}", description=_summary(url, standing)
+        table=_table(standing), key=f"commit-{run.stream}", description=_summary(run, url, standing)
     )
 
 
@@ -112,12 +114,15 @@ def _table(standing: Commit) -> list[dict[str, Any]]:
     ]
 
 
-def _summary(url: str, standing: Commit) -> str:
+def _summary(run: Run, url: str, standing: Commit) -> str:
+    seconds = time.monotonic() - run.started
     behind = f"  \nbehind the end of the log: {standing.behind}" if standing.behind else ""
     return (
         f"**{standing.stream}** · commit {standing.sequence} · {standing.mode} · {standing.rows:,} rows in "
         f"{len(standing.entries)} file(s), {standing.bytes / 1e6:,.1f} MB of CSV  \n"
-        f"since `{standing.since}` until `{standing.until}`{behind}  \n`{url}`"
+        f"since `{standing.since}` until `{standing.until}`{behind}  \n"
+        f"{seconds:,.1f} s, {standing.bytes / 1e6 / max(seconds, 0.001):,.1f} MB/s, {peak_memory() / 1e6:,.0f} MB of memory "
+        f"at most  \n`{url}` ([bucket]({run.destination.page(run.destination.key(run.stream))}))"
     )
 
 

@@ -17,6 +17,7 @@ from tasks.extractors.contract import Plan
 from tasks.failures import RETRIES, RETRY_SECONDS, explained_by, may_pass
 from tasks.layouts import check_fits
 from tasks.run import Run, Work
+from tasks.telling import name_run
 
 _REACH_SECONDS = 10.0
 
@@ -35,12 +36,17 @@ async def plan(run: Run) -> Work:
         pending = _pending(mark, run)
         if pending is not None:
             get_run_logger().info("taking up the plan of a run that did not end: %s", _window(pending))
-            return Work(pending, mark, resumed=True)
+            work = Work(pending, mark, resumed=True)
+            await name_run(run, work)
+            return work
         fresh = await run.extractor.plan(mark.position)
         if fresh.partitions:
             await state.put_pending(mark, fresh, run.log)
         _tell(run, fresh)
-        return Work(fresh, mark, resumed=False)
+        work = Work(fresh, mark, resumed=False)
+        if fresh.partitions:
+            await name_run(run, work)
+        return work
 
 
 async def _reach(destination: S3Destination) -> None:

@@ -6,6 +6,7 @@ parameters, and a plan of 10,000 partitions would be walked 10,000 times.
 
 from __future__ import annotations
 
+import time
 import uuid
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ class Run:
         self, stream: str, extractor: AnyExtractor, options: ReadOptions, destination: S3Destination, client: S3Client
     ) -> None:
         self.id = uuid.uuid4().hex
+        self.started = time.monotonic()
         self.stream = stream
         self.extractor = extractor
         self.options = options

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import duckdb
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling
 
+from blocks.duck import DuckDB
 from blocks.s3 import S3Destination
 from blocks.watermark import Watermark
 from flows import demo_shop
@@ -52,7 +54,7 @@ async def client(prefect_api: str) -> AsyncIterator[PrefectClient]:
 
 
 @pytest.fixture
-async def lake(shop: Shop) -> AsyncIterator[S3Destination]:
+async def lake(shop: Shop, tmp_path: Path) -> AsyncIterator[S3Destination]:
     """The shop that prefect.yaml names, and its lake; orders are a little more than one part."""
     await forget_watermarks()
     connection = await asyncpg.connect(shop.server.dsn())
@@ -64,6 +66,7 @@ async def lake(shop: Shop) -> AsyncIterator[S3Destination]:
     await shop.block().asave("shop", overwrite=True)
     lake = shop.destination()
     await lake.asave("lake", overwrite=True)
+    await DuckDB(path=str(tmp_path / "warehouse.duckdb")).asave("warehouse", overwrite=True)
     yield lake
     await forget_watermarks()
 
@@ -185,3 +188,35 @@ async def test_a_cancel_by_the_api_leaves_nothing(
     assert again.state is not None
     assert again.state.is_completed(), again.state.message
     assert [commit.rows for commit in await commits(lake, "orders")] == [90_000]
+
+
+async def test_a_commit_starts_its_load(
+    client: PrefectClient, lake: S3Destination, worker: None, tmp_path: Path
+) -> None:
+    """The trigger of the file starts the flow `load` with the commit's stream and number; a second commit the next one."""
+    warehouse = tmp_path / "warehouse.duckdb"
+    for number in (1, 2):
+        run = await ended(client, await started(client, "extract/customers"))
+        assert run.state is not None
+        assert run.state.is_completed(), run.state.message
+        load = await triggered(client, number)
+        done = await ended(client, load)
+        assert (load.parameters["stream"], load.parameters["sequence"]) == ("customers", number)
+        assert done.state is not None
+        assert done.state.is_completed(), done.state.message
+    with duckdb.connect(warehouse) as connection:
+        assert connection.execute("SELECT count(*) FROM customers").fetchall() == [(200,)]
+        assert connection.execute("SELECT stream, max(sequence) FROM headrace_loads GROUP BY 1").fetchall() == [
+            ("customers", 2)
+        ]
+
+
+async def triggered(client: PrefectClient, number: int) -> FlowRun:
+    """The run of `load` that the commit of that number started."""
+    async with asyncio.timeout(90):
+        while True:
+            runs = await client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["load"])))
+            found = [run for run in runs if run.parameters.get("sequence") == number]
+            if found and any(run.parameters.get("stream") == "customers" for run in found):
+                return found[0]
+            await asyncio.sleep(0.5)

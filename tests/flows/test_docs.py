@@ -1,0 +1,83 @@
+"""The code in docs/ does what it says: commands are run, statements sent, the trigger is that of the file."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+from pathlib import Path
+
+import duckdb
+import pytest
+import yaml
+from prefect.client.orchestration import get_client
+
+from blocks.pipeline_conf import configure
+from blocks.s3 import S3Destination
+from tests.flows.test_cli import headrace
+from tests.flows.test_deployments import ROOT, lake
+
+__all__ = ["lake"]  # the shop that prefect.yaml names
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """The language and the text of each block."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "docs" / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands(page: str) -> list[list[str]]:
+    lines = [line for language, text in blocks(page) if language == "sh" for line in text.splitlines()]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("headrace ")]
+
+
+async def typed(words: list[str]) -> str:
+    result = await headrace(*words)
+    # doctor finds no pool on this server, and says so by its exit code.
+    assert result.exit_code == (1 if words[0] == "doctor" else 0), (words, result.output)
+    return result.output
+
+
+async def test_loading(lake: S3Destination, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lake
+    monkeypatch.chdir(ROOT)
+    warehouse = tmp_path / "warehouse.duckdb"
+    typed_words = commands("loading.md")
+    assert [words[0] for words in typed_words][:2] == ["run", "run"]
+    said = [await typed(words) for words in typed_words]
+    assert all(
+        "headrace_loads" in text.lower()
+        for words, text in zip(typed_words, said, strict=True)
+        if words[0] == "load-sql"
+    )
+    for language, text in blocks("loading.md"):
+        match language:
+            case "sql":
+                with duckdb.connect(warehouse) as connection:
+                    ((stream, loaded, _),) = connection.execute(text).fetchall()
+                assert (stream, loaded) == ("orders", 1)
+            case "yaml":
+                (load,) = [
+                    each
+                    for each in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+                    if each["name"] == "load"
+                ]
+                assert yaml.safe_load(text)["triggers"] == load["triggers"]
+            case "ini":
+                file = tmp_path / "pipeline.conf"
+                file.write_text(text.replace("/data/", f"{tmp_path}/"))
+                assert [str(each) for each in await asyncio.to_thread(configure, file)] == [
+                    "duckdb/warehouse: unchanged"
+                ]
+
+
+async def test_operations(lake: S3Destination, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lake
+    monkeypatch.chdir(ROOT)
+    await typed(["run", "orders"])
+    for words in commands("operations.md"):
+        await typed(words)
+    (code,) = [text for language, text in blocks("operations.md") if language == "python"]
+    await asyncio.to_thread(exec, code, {})
+    async with get_client() as client:
+        (made,) = await client.read_automations_by_name("headrace: runs without a heartbeat")
+        await client.delete_automation(made.id)

@@ -1,0 +1,85 @@
+"""What a run shows on Prefect's pages and tells its automations."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from prefect.artifacts import Artifact
+from prefect.client.orchestration import get_client
+from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
+
+from blocks.s3 import S3Destination
+from flows.extract_all import Stream, extract_all
+from tests.flows.shops import Shop
+
+
+async def names(shop: Shop) -> set[str]:
+    async with get_client() as client:
+        return {run.name for run in await client.read_flow_runs() if run.name.startswith(shop.name)}
+
+
+async def test_runs_are_named_by_their_commit(shop: Shop) -> None:
+    """The number is added when the plan is known; a run that had nothing to do has none, a name of one's own stays."""
+    await shop.run("full")
+    await shop.run("incremental")
+    await shop.run("incremental")
+    assert await names(shop) == {f"{shop.name} · {rest}" for rest in ("full · 1", "incremental · 2", "incremental")}
+    from flows.extract import extract
+
+    await extract.with_options(flow_run_name=f"{shop.name} by hand")(**await shop.save(), mode="full")
+    assert f"{shop.name} by hand" in await names(shop)
+
+
+async def test_the_commit_tells_how_it_went(shop: Shop) -> None:
+    """Rows, time, throughput, memory, and where the files are."""
+    await shop.run("full")
+    found = await Artifact.aget(f"commit-{shop.name}")
+    assert found is not None
+    assert found.description is not None
+    assert "3,000 rows in 1 file(s)" in found.description
+    assert " MB/s, " in found.description
+    assert "MB of memory at most" in found.description
+    assert f"[bucket]({shop.s3.endpoint}/{shop.bucket}/raw/{shop.name}/)" in found.description
+    assert (
+        S3Destination(bucket="b", prefix="p").page("p/s") == "https://console.aws.amazon.com/s3/buckets/b?prefix=p/s/"
+    )
+
+
+async def test_a_failure_is_an_event(shop: Shop) -> None:
+    """Automations hear of a run that failed: which stream, and why."""
+    with pytest.raises(Exception, match="nowhere"):
+        await shop.run("full", source={"table": "public.nowhere"})
+    event = await heard("headrace.stream.failed", shop.name)
+    assert event["stream"] == shop.name
+    assert (event["mode"], event["state"], event["flow"]) == ("full", "Failed", "extract")
+    assert "nowhere" in event["reason"]
+
+
+async def heard(name: str, stream: str) -> dict[str, Any]:
+    """The payload of the event, once the server has it."""
+    wanted = EventFilter(
+        event=EventNameFilter(name=[name]), resource=EventResourceFilter(id=[f"headrace.stream.{stream}"])
+    )
+    async with asyncio.timeout(30), get_client() as client:
+        while True:
+            answer = await client._client.post("/events/filter", json={"filter": wanted.model_dump(mode="json")})
+            answer.raise_for_status()
+            if events := answer.json()["events"]:
+                return dict(events[0]["payload"])
+            await asyncio.sleep(0.5)
+
+
+async def test_extract_all_sums_up(shop: Shop) -> None:
+    """A line for each stream: what it committed, or why it failed."""
+    parameters = await shop.save()
+    good = Stream.model_validate(parameters)
+    bad = Stream.model_validate(
+        {**parameters, "stream": f"{shop.name}-no", "source": {**parameters["source"], "table": "nix"}}
+    )
+    await extract_all(streams=[good, bad], return_state=True)
+    found = await Artifact.aget("extract-all")
+    assert found is not None
+    assert f"| {shop.name} | 1 | 3,000 |" in str(found.data)
+    assert f"| {shop.name}-no | – | – | – | – | failed: " in str(found.data)

@@ -1,6 +1,7 @@
 """Debezium events of a topic → CSV: headrace beside the bare consumer and beside aiokafka, json and csv.
 
-``python -m benchmarks.kafka [EVENTS]``. aiokafka is no dependency of headrace's: `pip install aiokafka` first, or its line is left out.
+``python -m benchmarks.kafka [EVENTS]``.
+aiokafka is no dependency of headrace's: `pip install aiokafka` first, or its line is left out.
 """
 
 from __future__ import annotations

@@ -28,13 +28,9 @@ from blocks.s3 import S3Destination
 
 T = TypeVar("T")
 
-<<<<<<< HEAD
 BLOCKS: dict[str, type[Block]] = {
-    kind.get_block_type_slug(): kind for kind in (Postgres, MySQL, Kafka, KafkaConnect, S3Destination)
+    kind.get_block_type_slug(): kind for kind in (Postgres, MySQL, Kafka, KafkaConnect, DuckDB, S3Destination)
 }
-=======
-BLOCKS: dict[str, type[Block]] = {kind.get_block_type_slug(): kind for kind in (Postgres, MySQL, DuckDB, S3Destination)}
->>>>>>> main
 """The kinds of section a file may have. A new source adds its block here."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")

@@ -172,14 +172,7 @@ def test_missing_variable_is_named(conf: Conf) -> None:
         (SHOP + "tls = s3cret\n", ["tls: Input should be 'verify-full'"]),
         (SHOP + "tls_key_file = /key.pem\n", ["tls_key_file needs tls_cert_file"]),
         ("[postgres:NAME]\nhost = h\n", ["database: is missing", "user: is missing"]),
-<<<<<<< HEAD
-        (
-            "[postgress:NAME]\n",
-            ["'postgress', did you mean postgres?", "kinds: postgres, mysql, kafka, kafka-connect, s3-destination"],
-        ),
-=======
         ("[postgress:NAME]\n", ["'postgress', did you mean postgres?", "kinds: postgres, mysql, "]),
->>>>>>> main
         ("[postgres]\nhost = h\n", ["[postgres]: write [postgres:name]"]),
         ("[postgres:A_B]\nhost = h\n", ["the name in a-z, 0-9 and -"]),
         (SHOP + SHOP, ["line 5: section [postgres:", "is there twice"]),

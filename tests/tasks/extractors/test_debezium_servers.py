@@ -5,6 +5,7 @@ Where it is not, the connector itself has lost something: each such case stands 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ from tasks.extractors.postgres.source import PostgresTable
 from tests.servers.connect import ConnectServer
 from tests.servers.kafka import KafkaServer
 from tests.servers.mysql import MySQLServer
-from tests.servers.postgres import PostgresServer
+from tests.servers.postgres import PostgresServer, connected
 from tests.tasks.extractors import test_mysql, test_mysql_types, test_postgres, test_postgres_types
 from tests.tasks.extractors.binlog import fields
 from tests.tasks.extractors.debezium import (
@@ -93,6 +94,18 @@ class _Postgres:
         finally:
             await connection.close()
 
+    async def record(
+        self, connector: Connector, snapshot: int, changes: Callable[[], Any], total: int
+    ) -> list[Message]:
+        """As `recorded`; the slot is gone when it ends, which a connector that is removed sees to in its own time."""
+        messages = await recorded(connector, snapshot, changes, total)
+        async with asyncio.timeout(60), connected(self.server) as connection:
+            while await connection.fetchval(
+                "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"
+            ):
+                await asyncio.sleep(0.2)
+        return messages
+
     async def selected(self) -> tuple[tuple[Column, ...], dict[str, str]]:
         """The columns, and the fields of row 1, as our own SELECT has them."""
         source = PostgresTable(
@@ -155,7 +168,7 @@ async def test_all_types_of_postgresql(
     await table.create()
     settings = EXACT | WITH_SCHEMAS | {"include.unknown.datatypes": "true"}
     connector = Connector(kafka_server, connect_server, of_postgres(database, **settings))
-    messages = await recorded(connector, 2, lambda: table.add(3), 4)
+    messages = await table.record(connector, 2, lambda: table.add(3), 4)
     _, expected = await table.selected()
     found = _differences(messages, DebeziumOptions(), "public.everything", expected | {"id": "1"})
     found.pop("id")
@@ -169,7 +182,7 @@ async def test_all_types_of_postgresql_without_schemas(
     table = _Postgres(database)
     await table.create()
     connector = Connector(kafka_server, connect_server, of_postgres(database))
-    messages = await recorded(connector, 2, lambda: table.add(3), 4)
+    messages = await table.record(connector, 2, lambda: table.add(3), 4)
     columns, expected = await table.selected()
     options = DebeziumOptions(tables={"public.everything": columns})
     found = _differences(messages, options, "public.everything", expected | {"id": "1"})
@@ -275,7 +288,7 @@ async def _operations(
     table = _Postgres(database)
     await table._execute("DROP TABLE IF EXISTS defaulted", _DEFAULTED)
     connector = Connector(kafka, connect, of_postgres(database, **settings))
-    messages = await recorded(connector, 1, lambda: table._execute(*_OPERATIONS.strip().split("\n")), 8)
+    messages = await table.record(connector, 1, lambda: table._execute(*_OPERATIONS.strip().split("\n")), 8)
     names = ("_op", "_unchanged", "id", "v", "note", "n")
     return [tuple(row[name] for name in names) for row in rows(decode(messages), "public.defaulted")]
 

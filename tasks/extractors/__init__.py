@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Tag
 
+from tasks.extractors.kafka.source import KafkaTopics
 from tasks.extractors.mongodb.source import MongoDBCollection
 from tasks.extractors.mysql.binlog.source import MySQLChanges
 from tasks.extractors.mysql.source import MySQLQuery, MySQLTable
@@ -23,6 +24,7 @@ _KINDS: dict[tuple[str, str], str] = {
     ("mysql", "tables"): "mysql-changes",
     ("mongodb", "collection"): "mongodb-collection",
     ("rest-api", "path"): "rest-endpoint",
+    ("kafka", "topics"): "kafka-topics",
 }
 
 
@@ -49,13 +51,14 @@ AnySource = Annotated[
     | Annotated[MySQLQuery, Tag("mysql-query")]
     | Annotated[MySQLChanges, Tag("mysql-changes")]
     | Annotated[MongoDBCollection, Tag("mongodb-collection")]
-    | Annotated[RestEndpoint, Tag("rest-endpoint")],
+    | Annotated[RestEndpoint, Tag("rest-endpoint")]
+    | Annotated[KafkaTopics, Tag("kafka-topics")],
     Discriminator(
         _kind,
         custom_error_type="source",
         custom_error_message="name a connection (such as postgres/shop) and what to read from it: "
         "table or query for postgres and mysql, tables for the changes of mysql tables, collection for mongodb, "
-        "path for rest-api",
+        "path for rest-api, topics for kafka",
     ),
     AsTabs(),
 ]
@@ -68,6 +71,7 @@ _MODELS: dict[str, type[Source]] = {
     "mysql-changes": MySQLChanges,
     "mongodb-collection": MongoDBCollection,
     "rest-endpoint": RestEndpoint,
+    "kafka-topics": KafkaTopics,
 }
 
 __all__ = ["AnySource", "Source"]

@@ -65,6 +65,10 @@ class Found:
     fields: tuple[FoundField, ...] = ()
     """Of a source without a schema: what a sample of so many documents has."""
     sampled: int = 0
+    source: tuple[str, ...] = ()
+    """The lines that name it in a deployment, where ``table: …`` does not: a source of changes."""
+    told: str = ""
+    """What else there is to say of it."""
 
     @property
     def proposed(self) -> Cursor | None:
@@ -101,12 +105,16 @@ def deployment(found: Found, stream: str, connection: str, destination: str) -> 
     lines = [f"  - name: {stream}", "    entrypoint: flows/extract.py:extract"]
     lines += ["    work_pool: {name: default}", "    tags: [headrace]"]
     lines += ["    concurrency_limit: {limit: 1, collision_strategy: CANCEL_NEW}", "    parameters:"]
-    source = [f"connection: {connection}", f"{found.kind}: {json.dumps(found.written, ensure_ascii=False)}"]
+    named = found.source or (f"{found.kind}: {json.dumps(found.written, ensure_ascii=False)}",)
+    source = [f"connection: {connection}", *named]
     if cursor:
         source.append(f"cursor: {json.dumps(cursor.name, ensure_ascii=False)}{_remark(cursor)}")
     source += _declared(found)
     lines += [f"      stream: {stream}", "      source:", *(f"        {line}" for line in source)]
-    lines += [f"      to: {destination}", f"      mode: {'incremental' if cursor else 'full'}"]
+    lines += [
+        f"      to: {destination}",
+        f"      mode: {'changes' if found.source else 'incremental' if cursor else 'full'}",
+    ]
     return "\n".join(lines)
 
 

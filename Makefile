@@ -33,7 +33,9 @@ format: .venv/.lint ## put the code into shape
 bench: .venv/.test ## headrace beside its peers, in one run
 	@$(BIN)/python -m benchmarks.postgres
 	@$(BIN)/python -m benchmarks.mysql
+	@$(BIN)/python -m benchmarks.mongodb --rows 300000 --results benchmarks/results
 	@$(BIN)/python -m benchmarks.binlog
+	@$(BIN)/python -m benchmarks.rest
 
 clean: ## remove what the targets above made in this folder
 	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

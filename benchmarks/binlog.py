@@ -200,7 +200,7 @@ def line_up(base: Path, sink: str, options: Options) -> Iterator[LineUp]:
         ]
         version = ("MySQL", f"{server.ask('SELECT VERSION()')}, {(log.end - log.start) / 1e6:,.0f} MB of log")
         pins = contest.versions(version, "aiomysql", ("replication", "debezium"))
-        yield LineUp(bench, contenders, server.instance.pid, pins)
+        yield LineUp(bench, contenders, (server.instance.pid,), pins)
 
 
 def main() -> None:

@@ -70,8 +70,8 @@ class LineUp:
 
     bench: Bench
     contenders: list[Contender]
-    server: int
-    """The server's root process."""
+    server: tuple[int, ...]
+    """The server's root processes."""
     versions: list[tuple[str, str]]
 
 

@@ -113,16 +113,16 @@ def environment(folder: Path, extra: dict[str, str]) -> dict[str, str]:
     return kept | plain | extra
 
 
-def run_once(contender: Contender, base: Path, server: int) -> Sample:
+def run_once(contender: Contender, base: Path, server: tuple[int, ...]) -> Sample:
     """One measured run in a fresh folder, which is gone afterwards. Raises `UnavailableError` when the program fails."""
     folder = base / "run"
     folder.mkdir()
     try:
         command = contender.command(folder)
-        before = process.tree_cpu(server)
+        before = process.tree_cpu(*server)
         usage = process.run(command, environment(folder, contender.environment), folder)
         time.sleep(0.2)  # the server reaps the backend that served it
-        server_cpu = process.tree_cpu(server) - before
+        server_cpu = process.tree_cpu(*server) - before
         if usage.code or usage.killed:
             raise UnavailableError(failure(usage, base))
         return Sample(usage, contender.outcome(folder, usage), server_cpu)
@@ -139,8 +139,8 @@ def failure(usage: Usage, base: Path) -> str:
     return text[:160].replace("|", "/")
 
 
-def run_rounds(contenders: Sequence[Contender], rounds: int, base: Path, server: int) -> list[Result]:
-    """Run all contenders `rounds` times in turns; each round begins with another one. `server` is its root process."""
+def run_rounds(contenders: Sequence[Contender], rounds: int, base: Path, server: tuple[int, ...]) -> list[Result]:
+    """Run all contenders `rounds` times in turns; each round begins with another one. `server`: its root processes."""
     results = [Result(contender) for contender in contenders]
     for number in range(rounds):
         shift = number * max(1, len(results) // rounds)

@@ -3,10 +3,11 @@
     python -m benchmarks.headrace_run --idle
     python -m benchmarks.headrace_run --sink http://127.0.0.1:9000 --table public.orders --partitions 2
     python -m benchmarks.headrace_run --sink http://127.0.0.1:9000 --database mysql --table orders
+    python -m benchmarks.headrace_run --sink http://127.0.0.1:9000 --database mongodb --table orders
 
 A PostgreSQL database is named by libpq's variables (PGHOST …), a MySQL one by MYSQL_HOST, MYSQL_TCP_PORT, MYSQL_USER,
-MYSQL_PWD and MYSQL_DATABASE. With `--idle` Prefect starts and runs a flow that does nothing:
-what a run costs before any of this project's code.
+MYSQL_PWD and MYSQL_DATABASE, a MongoDB one by MONGODB_URL and MONGODB_DATABASE, an API by REST_URL. With `--idle` Prefect
+starts and runs a flow that does nothing: what a run costs before any of this project's code.
 """
 
 from __future__ import annotations
@@ -34,8 +35,16 @@ async def nothing() -> None:
     """Starts and ends."""
 
 
-async def saved_connection(database: str) -> str:
+async def saved_connection(database: str, concurrency: int) -> str:
     """Save the block of the database that the environment names; how a source refers to it."""
+    if database == "mongodb":
+        await mongodb().save("bench", overwrite=True)
+        return "mongodb/bench"
+    if database == "rest":
+        from blocks.rest import RestApi
+
+        await RestApi(base_url=os.environ["REST_URL"], concurrency=concurrency).save("bench", overwrite=True)
+        return "rest-api/bench"
     if database == "mysql":
         await mysql().save("bench", overwrite=True)
         return "mysql/bench"
@@ -71,6 +80,14 @@ def mysql() -> Any:
     )
 
 
+def mongodb() -> Any:
+    from pydantic import SecretStr
+
+    from blocks.mongodb import MongoDB
+
+    return MongoDB(uri=SecretStr(os.environ["MONGODB_URL"]), database=os.environ["MONGODB_DATABASE"])
+
+
 def take_fallback() -> None:
     """Read MySQL through aiomysql's public API, as where its internals are not the ones that headrace knows."""
     from unittest.mock import patch
@@ -88,7 +105,7 @@ async def extracted(arguments: argparse.Namespace) -> dict[str, Any]:
     from blocks.s3 import S3Destination
     from flows.extract import extract
 
-    connection = await saved_connection(arguments.database)
+    connection = await saved_connection(arguments.database, arguments.concurrency)
     destination = S3Destination(
         bucket=BUCKET,
         region="us-east-1",
@@ -112,16 +129,32 @@ async def extracted(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def asked(arguments: argparse.Namespace) -> dict[str, Any]:
     """What is read of the database."""
+    if arguments.database == "mongodb":
+        from benchmarks.orders_mongodb import FIELDS
+
+        return {"collection": arguments.table, "fields": FIELDS}
+    if arguments.database == "rest":
+        return endpoint()
     if arguments.start:
         return {"tables": [arguments.table], "snapshot": False, "start": arguments.start}
     return {"query": arguments.query} if arguments.query else {"table": arguments.table}
+
+
+def endpoint() -> dict[str, Any]:
+    """The API's orders, with a column for each of their fields."""
+    from benchmarks.shop_api import COLUMNS, PAGE, PATHS
+
+    fields = [{"name": name, "type": kind, "path": PATHS.get(name, "")} for name, kind in COLUMNS.items()]
+    pagination = {"kind": "page", "size_param": "per_page", "size": PAGE, "pages": "pages"}
+    return {"path": "/orders", "records": "data", "pagination": pagination, "fields": fields, "extra": "refuse"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--idle", action="store_true")
     parser.add_argument("--sink")
-    parser.add_argument("--database", choices=["postgres", "mysql"], default="postgres")
+    parser.add_argument("--database", choices=["postgres", "mysql", "mongodb", "rest"], default="postgres")
+    parser.add_argument("--concurrency", type=int, default=8, help="rest: requests at once")
     parser.add_argument("--fallback", action="store_true", help="MySQL: the reader for an unknown aiomysql")
     parser.add_argument("--stream", default="orders")
     parser.add_argument("--table", default="public.orders")

@@ -177,7 +177,7 @@ def line_up(base: Path, sink: str, options: Options) -> Iterator[LineUp]:
         bench = prepare(server, sink, base, options.rows)
         contenders = references(server) + headrace(bench, server, options.loop) + peers(bench, server)
         version = ("MariaDB", str(server.ask("SELECT VERSION()")))
-        yield LineUp(bench, contenders, server.instance.pid, contest.versions(version, "aiomysql"))
+        yield LineUp(bench, contenders, (server.instance.pid,), contest.versions(version, "aiomysql"))
 
 
 def prepare(server: Server, sink: str, base: Path, rows: int) -> Bench:

@@ -134,7 +134,7 @@ def line_up(base: Path, sink: str, options: Options) -> Iterator[LineUp]:
         ours = Headrace(bench, options.loop, [], server.environment).usual()
         version = ("PostgreSQL", server.ask("SHOW server_version").split()[0])
         contenders = references(bench, server) + ours + peers(bench, server)
-        yield LineUp(bench, contenders, server.pid, contest.versions(version, "asyncpg"))
+        yield LineUp(bench, contenders, (server.pid,), contest.versions(version, "asyncpg"))
 
 
 def main() -> None:

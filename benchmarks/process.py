@@ -68,17 +68,16 @@ def processes() -> dict[int, Stat]:
     return {pid: stat for pid, stat in found if stat is not None}
 
 
-def tree_cpu(root: int) -> float:
-    """CPU seconds used so far by a server: its root process, its live descendants, and the children it has reaped."""
+def tree_cpu(*roots: int) -> float:
+    """CPU seconds used so far by a server: its root processes, their live descendants, and the children they have reaped."""
     table = processes()
-    if root not in table:
-        return 0.0
-    members, grown = {root}, True
+    there = [root for root in roots if root in table]
+    members, grown = set(there), True
     while grown:
         more = {pid for pid, stat in table.items() if stat.parent in members} - members
         grown = bool(more)
         members |= more
-    return sum(table[pid].cpu for pid in members) + table[root].reaped_cpu
+    return sum(table[pid].cpu for pid in members) + sum(table[root].reaped_cpu for root in there)
 
 
 def memory_of(pid: int) -> tuple[int, int]:

@@ -20,13 +20,20 @@ from blocks.conf_keys import Keys, flatten, nest
 from blocks.connect import find
 from blocks.duck import DuckDB
 from blocks.errors import ConfigurationError
+from blocks.kafka import Kafka
+from blocks.kafka_connect import KafkaConnect
+from blocks.mongodb import MongoDB
 from blocks.mysql import MySQL
 from blocks.postgres import Postgres
+from blocks.rest import RestApi
 from blocks.s3 import S3Destination
 
 T = TypeVar("T")
 
-BLOCKS: dict[str, type[Block]] = {kind.get_block_type_slug(): kind for kind in (Postgres, MySQL, DuckDB, S3Destination)}
+BLOCKS: dict[str, type[Block]] = {
+    kind.get_block_type_slug(): kind
+    for kind in (Postgres, MySQL, MongoDB, RestApi, Kafka, KafkaConnect, DuckDB, S3Destination)
+}
 """The kinds of section a file may have. A new source adds its block here."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from flows.cli_cdc import cdc
 from flows.cli_state import state
 
 _DEFAULTS = {
@@ -78,6 +79,7 @@ app = typer.Typer(
     "Exit codes: 0 done, 1 failed, 2 wrong usage.",
 )
 app.add_typer(state, name="state")
+app.add_typer(cdc, name="cdc")
 
 
 @app.callback()

@@ -53,12 +53,27 @@ def _print_table(found: list[Found]) -> None:
         table.add_column(name, overflow="fold")
     for one in found:
         rows = "?" if one.rows is None else f"{one.rows:,}"
-        told = ", ".join(map(str, one.cursors)) or "–"
+        told = ", ".join(map(str, one.cursors)) or one.told or "–"
         if not one.readable:
             told = f"no SELECT privilege; {told}"
         cells = [one.written, rows, f"{one.bytes / 1e6:,.1f}", ", ".join(one.key) or "–", told]
         table.add_row(*map(escape, cells))
     console = Console(highlight=False)
     console.print(table) if console.is_terminal else Console(highlight=False, width=500).print(table)
-    if any(one.rows is None for one in found):
+    for one in found:
+        if one.fields:
+            _print_fields(console, one)
+    if any(one.rows is None and one.kind == "table" for one in found):
         console.print("?: never analysed; ANALYZE the table for an estimate")
+
+
+def _print_fields(console: Console, found: Found) -> None:
+    """Of a source without a schema: what a sample has."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2))
+    for name in (f"fields of {found.written}", "in", "types", "as a column"):
+        table.add_column(name, overflow="fold", justify="right" if name == "in" else "left")
+    for field in found.fields:
+        table.add_row(*map(escape, (field.path, f"{field.share:.1%}", ", ".join(field.kinds), field.type)))
+    console.print()
+    console.print(table) if console.is_terminal else Console(highlight=False, width=500).print(table)
+    console.print(f"  of {found.sampled:,} documents drawn at random")

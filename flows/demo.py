@@ -1,6 +1,6 @@
 """The demo: databases to S3 and back to a proof, on a bare machine, in a minute. Nothing of it stays.
 
-PostgreSQL is always there; MySQL or MariaDB where one is installed.
+PostgreSQL and an API of its own are always there; MySQL or MariaDB where one is installed.
 
 This module keeps the house: it starts the servers, runs the story (`flows.demo_story`) as a process of its own and,
 whatever becomes of that, ends all of it and removes the folder. It imports nothing of Prefect: its settings are read
@@ -28,6 +28,7 @@ from flows.demo_servers import (
     answers,
     find_programs,
     open_servers,
+    start_api,
     start_prefect,
     start_s3,
 )
@@ -41,7 +42,8 @@ _FOREIGN = ("PREFECT_", "AWS_", "PG", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 def main() -> NoReturn:
     """Run the demo; exits with 0, with 1 when anything failed or differed, or with 128 + the signal that ended it.
 
-    ``HEADRACE_DEMO_SCALE`` (default 1: 1.2 million rows in PostgreSQL, 0.2 million in MySQL) makes it smaller or larger.
+    ``HEADRACE_DEMO_SCALE`` (default 1: 1.2 million rows in PostgreSQL, 0.2 million in MySQL,
+    20,000 events of an API) makes it smaller or larger.
     """
     console = Console(highlight=False)
     signals = Signals()
@@ -65,6 +67,7 @@ def _demo(console: Console, signals: Signals) -> int:
             environment = _environment(servers)
             environment["PREFECT_API_URL"] = start_prefect(servers, environment)
             environment["DEMO_S3"] = start_s3(servers, environment)
+            environment["DEMO_API"] = start_api(servers, environment, _events())
             postgres = Postgres(servers)
             postgres.create()
             postgres.start()
@@ -72,6 +75,7 @@ def _demo(console: Console, signals: Signals) -> int:
             mysql.begin()
             servers.wait_until(postgres.is_ready, "PostgreSQL")
             servers.wait_until(lambda: answers(f"{environment['DEMO_S3']}/moto-api/"), "the S3 server")
+            servers.wait_until(lambda: answers(f"{environment['DEMO_API']}/events?per_page=1"), "the API")
             servers.wait_until(lambda: answers(f"{environment['PREFECT_API_URL']}/health"), "Prefect")
         environment |= {
             "DEMO_POSTGRES_PORT": str(postgres.port),
@@ -81,6 +85,11 @@ def _demo(console: Console, signals: Signals) -> int:
             **mysql.described(),
         }
         return 1 if servers.run([sys.executable, "-m", "flows.demo_story"], environment) else 0
+
+
+def _events() -> int:
+    """How many the API has to begin with."""
+    return max(300, round(20_000 * float(os.environ.get("HEADRACE_DEMO_SCALE", "1"))))
 
 
 def _check() -> None:

@@ -21,6 +21,7 @@ NUMBERS = {
     "customers": "id::bigint",
     "orders": "amount::decimal(12,2)",
     "order_items": "quantity::int * price::decimal(12,2)",
+    "events": "amount::decimal(12,2)",
     "payments": "CAST(amount AS decimal(12,2))",
 }
 """What is summed up in each table, in SQL that DuckDB reads as the table's own server does."""
@@ -105,7 +106,7 @@ async def download(client: S3Client, bucket: str, commits: Iterable[Commit], fol
 
 
 def _row_text(columns: Iterable[Column], cast: str) -> str:
-    values = [f"coalesce('=' || {column.name}::{cast}, 'NULL')" for column in columns]
+    values = [f"coalesce('=' || \"{column.name}\"::{cast}, 'NULL')" for column in columns]
     return " || ',' || ".join(values)
 
 

@@ -378,6 +378,13 @@ def start_s3(servers: Servers, environment: dict[str, str]) -> str:
     return f"http://127.0.0.1:{port}"
 
 
+def start_api(servers: Servers, environment: dict[str, str], events: int) -> str:
+    """The URL of the demo's own API, which is still starting."""
+    port = free_port()
+    servers.start("api", [sys.executable, "-m", "flows.demo_api", str(port), str(events)], environment)
+    return f"http://127.0.0.1:{port}"
+
+
 def start_prefect(servers: Servers, environment: dict[str, str]) -> str:
     """The URL of a Prefect API with an empty database; the server Prefect starts itself when it is given none."""
     port = free_port()

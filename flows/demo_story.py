@@ -28,9 +28,10 @@ from rich.table import Table
 
 from blocks.mysql import MySQL
 from blocks.postgres import Postgres
+from blocks.rest import RestApi
 from blocks.s3 import S3Destination
 from blocks.watermark import Watermark
-from flows import demo_payments, demo_proof, demo_shop
+from flows import demo_events, demo_payments, demo_proof, demo_shop
 from flows.demo_shop import Size
 from flows.extract_all import Stream, extract_all
 from flows.terminal import bars
@@ -79,7 +80,8 @@ class Story:
             password=os.environ["DEMO_POSTGRES_PASSWORD"],
         )
         self.mysql = _mysql()
-        self.streams = _STREAMS | (_PAYMENTS if self.mysql else {})
+        self.api = RestApi(base_url=os.environ["DEMO_API"])
+        self.streams = _STREAMS | demo_events.STREAM | (_PAYMENTS if self.mysql else {})
         self.lake = S3Destination(
             bucket="lake",
             prefix="raw",
@@ -97,8 +99,8 @@ class Story:
             if self.mysql:
                 other = await stack.enter_async_context(aiomysql.connect(**self.mysql.connect_arguments()))
             await self._open_shop(connection, other)
-            how = "Three streams, straight from COPY into multipart uploads"
-            how += f"; a fourth from {_flavour()}, whose packets become CSV." if self.mysql else "."
+            how = "Three streams, straight from COPY into multipart uploads; the pages of an API, eight at a time"
+            how += f"; and {_flavour()}, whose packets become CSV." if self.mysql else "."
             await self._extract(2, "First run", how)
             before = await self._watermarks()
             await self._go_on(connection, other)
@@ -121,6 +123,8 @@ class Story:
             await self.mysql.asave("shop", overwrite=True)
         else:
             _aside(os.environ["DEMO_MYSQL_LEFT_OUT"])
+        _aside("An API has events as JSON: their properties are nested, and no two kinds have the same.")
+        await self.api.asave("shop", overwrite=True)
         async with self.lake.client() as client:
             await client.create_bucket(Bucket=self.lake.bucket)
         await self.lake.asave("lake", overwrite=True)
@@ -148,6 +152,8 @@ class Story:
         if self.mysql:
             paid = await demo_payments.change(other, self.payments)
             _aside(f"In {_flavour()}: {paid.new:,} new payments, {paid.refunded:,} old ones refunded.")
+        await demo_events.go_on(self.api.base_url, more := max(10, self.size.orders // 1000))
+        _aside(f"The API: {more:,} new events.")
         # A run reads up to the last whole second before the oldest transaction in flight, so that none is passed over.
         await asyncio.sleep(1.1)
 
@@ -199,7 +205,9 @@ class Story:
                 for line in await asyncio.to_thread(_sample, files[-1][1]):
                     CONSOLE.print(f"   [dim]{escape(line)}[/]", soft_wrap=True)
             table, columns = stream.replace("-", "_"), own[-1].columns
-            if given["source"]["connection"] == _MYSQL:
+            if given["source"]["connection"] == demo_events.CONNECTION:
+                server, truth = "the API", await demo_events.in_api(self.api.base_url)
+            elif given["source"]["connection"] == _MYSQL:
                 server, truth = _flavour(), await demo_proof.in_mysql(other, table, columns)
             else:
                 server, truth = "PostgreSQL", await demo_proof.in_postgres(connection, table, columns)
@@ -272,12 +280,12 @@ def _told(found: demo_proof.Summary) -> str:
 
 def main() -> int:
     story = Story()
-    what = ("databases", "hold") if story.mysql else ("database", "holds")
+    what = f"{'databases' if story.mysql else 'database'} and the API"
     if not asyncio.run(story.tell()):
-        CONSOLE.print(f"\n[bold red]The files and the {what[0]} differ.[/] This must not happen; please report it.")
+        CONSOLE.print(f"\n[bold red]The files and the {what} differ.[/] This must not happen; please report it.")
         return 1
     seconds = time.monotonic() - float(os.environ["DEMO_STARTED"])
-    CONSOLE.print(f"\n[bold green]The files hold exactly what the {' '.join(what)}.[/] {seconds:.0f} s in all. Next:")
+    CONSOLE.print(f"\n[bold green]The files hold exactly what the {what} hold.[/] {seconds:.0f} s in all. Next:")
     for command in _NEXT:
         CONSOLE.print(f"   {command}", soft_wrap=True)
     return 0

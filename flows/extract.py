@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from blocks.connect import BlockOrName
 from blocks.errors import SnapshotLost
@@ -22,7 +22,7 @@ from tasks.commit import commit
 from tasks.commits import Commit, Entry
 from tasks.extract import extract as extract_partition
 from tasks.extractors import AnySource, Source
-from tasks.extractors.contract import Behind, Partition, ReadOptions
+from tasks.extractors.contract import Behind, ChangeExtractor, Partition, ReadOptions
 from tasks.plan import plan
 from tasks.records import Record
 from tasks.run import Run, Work
@@ -116,8 +116,14 @@ async def _extracted(run: Run, source: Source, parallel: int, work_pool: str) ->
     if gone := await _gone(run, entries):
         await drop_pending(work.watermark)
         raise SnapshotLost(f"{gone} object(s) of this run are not in the bucket any more; did a sweep remove them?")
+    return await commit(run, work, entries, _until(run, work, done))
+
+
+def _until(run: Run, work: Work, done: list[Record]) -> JsonValue:
     reached = [record.reached for record in done if record.reached is not None]
-    return await commit(run, work, entries, reached[-1] if reached else work.plan.until)
+    if not reached or not isinstance(run.extractor, ChangeExtractor):
+        return work.plan.until
+    return run.extractor.reached(work.plan, reached)
 
 
 async def _partitions(work: Work, parallel: int, extracted: Callable[[Partition], Awaitable[Record]]) -> list[Record]:

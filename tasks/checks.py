@@ -10,11 +10,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from prefect.blocks.core import Block
 
 from blocks.errors import ConfigurationError, PositionLost
+from blocks.kafka import Kafka
+from blocks.mongodb import MongoDB
 from blocks.mysql import MySQL
 from blocks.postgres import Postgres
+from blocks.rest import RestApi
 from blocks.s3 import S3Destination
 from blocks.watermark import Watermark
-from tasks import check_mysql, check_postgres, state
+from tasks import check_kafka, check_mongodb, check_mysql, check_postgres, check_rest, state
 from tasks.commits import CommitLog
 from tasks.extractors.contract import ReadOptions
 from tasks.extractors.source import Source
@@ -57,13 +60,16 @@ async def _of_source(source: Source, options: ReadOptions) -> Findings:
     try:
         async for finding in checker(source, options):
             yield finding
-    except ConfigurationError as error:
+    except (ConfigurationError, ConnectionError) as error:
         yield Finding("error", f"source: {error}")
 
 
 SOURCES: dict[type[Block], Callable[[Any, ReadOptions], Findings]] = {
     Postgres: check_postgres.look,
     MySQL: check_mysql.look,
+    MongoDB: check_mongodb.look,
+    RestApi: check_rest.look,
+    Kafka: check_kafka.look,
 }
 """What is looked at for each kind of connection. A new source adds its line here."""
 

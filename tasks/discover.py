@@ -7,15 +7,21 @@ from typing import Any
 
 from prefect.blocks.core import Block
 
+from blocks.kafka import Kafka
+from blocks.mongodb import MongoDB
 from blocks.mysql import MySQL
 from blocks.postgres import Postgres
 from tasks.extractors.catalog import Found
+from tasks.extractors.kafka import discover as kafka
+from tasks.extractors.mongodb import discover as mongodb
 from tasks.extractors.mysql import discover as mysql
 from tasks.extractors.postgres import discover as postgres
 
 KINDS: dict[type[Block], Callable[[Any, str, str], Awaitable[list[Found]]]] = {
     Postgres: postgres.tables,
     MySQL: mysql.tables,
+    MongoDB: mongodb.collections,
+    Kafka: kafka.topics,
 }
 """How each kind of connection is asked. A new source adds its line here."""
 

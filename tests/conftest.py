@@ -30,7 +30,7 @@ from contextlib import contextmanager  # noqa: E402
 import pytest  # noqa: E402
 from blockbuster import BlockBuster  # noqa: E402
 
-from tests.servers import faults, mysql, postgres, s3  # noqa: E402
+from tests.servers import connect, faults, kafka, mongodb, mysql, postgres, rest, s3  # noqa: E402
 from tests.servers.support import ServerUnavailableError, unavailable  # noqa: E402
 
 _started: dict[str, str] = {}  # the servers of this run and their versions, for the summary
@@ -134,6 +134,81 @@ def mysql_wire(mysql_database: mysql.MySQLServer) -> Iterator[faults.TcpProxy]:
     """A proxy in front of this test's database that can cut, stall and slow down its connections."""
     with faults.TcpProxy(mysql_database.host, mysql_database.port) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def mongodb_server() -> Iterator[mongodb.MongoServer]:
+    """One server of MongoDB's protocol for the whole run."""
+    with _or_skip(), mongodb.started() as server:
+        _started["MongoDB"] = server.version
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rest_server() -> Iterator[rest.RestServer]:
+    """One HTTP API for the whole run."""
+    with _or_skip(), rest.started() as server:
+        _started["uvicorn"] = server.version
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kafka_session() -> Iterator[kafka.KafkaServer]:
+    """One Kafka broker for the whole run."""
+    with _or_skip(), kafka.started() as server:
+        _started["Kafka"] = server.version
+        yield server
+
+
+@pytest.fixture
+async def mongodb_database(mongodb_server: mongodb.MongoServer) -> AsyncIterator[mongodb.MongoServer]:
+    """An empty database of this test's own."""
+    if not mongodb_server.running:  # an earlier test killed it
+        mongodb_server.restart()
+    created = await mongodb_server.create_database()
+    yield created
+    if not created.running:
+        created.restart()
+    await created.drop()
+
+
+@pytest.fixture
+def mongodb_wire(mongodb_database: mongodb.MongoServer) -> Iterator[faults.TcpProxy]:
+    """A proxy in front of this test's server that can cut, stall and slow down its connections."""
+    with faults.TcpProxy(mongodb_database.host, mongodb_database.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def rest_space(rest_server: rest.RestServer) -> rest.Space:
+    """A part of the API for this test alone, with nothing in it."""
+    return rest_server.space(secrets.token_hex(6))
+
+
+@pytest.fixture
+def kafka_server(kafka_session: kafka.KafkaServer) -> kafka.KafkaServer:
+    """The broker, running, whatever an earlier test did to it."""
+    if not kafka_session.running:
+        kafka_session.restart()
+    return kafka_session
+
+
+@pytest.fixture(scope="session")
+def connect_session(kafka_session: kafka.KafkaServer) -> Iterator[connect.ConnectServer]:
+    """One Kafka Connect worker with Debezium's connectors for the whole run."""
+    if not kafka_session.running:
+        kafka_session.restart()
+    with _or_skip(), connect.started(kafka_session.bootstrap) as server:
+        _started["Debezium"] = connect.DEBEZIUM
+        yield server
+
+
+@pytest.fixture
+def connect_server(kafka_server: kafka.KafkaServer, connect_session: connect.ConnectServer) -> connect.ConnectServer:
+    """The worker, running, whatever an earlier test did to it."""
+    if not connect_session.running:
+        connect_session.start()
+    return connect_session
 
 
 @pytest.fixture(scope="session")

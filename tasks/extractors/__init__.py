@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Discriminator, GetJsonSchemaHandler, Tag
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic import Discriminator, Tag
 
+from tasks.extractors.kafka.source import KafkaTopics
+from tasks.extractors.mongodb.source import MongoDBCollection
 from tasks.extractors.mysql.binlog.source import MySQLChanges
 from tasks.extractors.mysql.source import MySQLQuery, MySQLTable
 from tasks.extractors.postgres.source import PostgresQuery, PostgresTable
+from tasks.extractors.rest.source import RestEndpoint
 from tasks.extractors.source import Source
+from tasks.extractors.tabs import AsTabs
 
 # The slug of the connection's block and the field that names what is read → the kind of source.
 _KINDS: dict[tuple[str, str], str] = {
@@ -20,6 +22,9 @@ _KINDS: dict[tuple[str, str], str] = {
     ("mysql", "table"): "mysql-table",
     ("mysql", "query"): "mysql-query",
     ("mysql", "tables"): "mysql-changes",
+    ("mongodb", "collection"): "mongodb-collection",
+    ("rest-api", "path"): "rest-endpoint",
+    ("kafka", "topics"): "kafka-topics",
 }
 
 
@@ -39,30 +44,23 @@ def _slug(connection: Any) -> str | None:
     return str(slug()) if slug is not None else None
 
 
-class _AsTabs:
-    """Shows the union as plain ``anyOf``: the forms of the Prefect UI make tabs of that, and a JSON editor of oneOf."""
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        shown = handler(schema)
-        shown.pop("discriminator", None)
-        if "oneOf" in shown:
-            shown["anyOf"] = shown.pop("oneOf")
-        return shown
-
-
 AnySource = Annotated[
     Annotated[PostgresTable, Tag("postgres-table")]
     | Annotated[PostgresQuery, Tag("postgres-query")]
     | Annotated[MySQLTable, Tag("mysql-table")]
     | Annotated[MySQLQuery, Tag("mysql-query")]
-    | Annotated[MySQLChanges, Tag("mysql-changes")],
+    | Annotated[MySQLChanges, Tag("mysql-changes")]
+    | Annotated[MongoDBCollection, Tag("mongodb-collection")]
+    | Annotated[RestEndpoint, Tag("rest-endpoint")]
+    | Annotated[KafkaTopics, Tag("kafka-topics")],
     Discriminator(
         _kind,
         custom_error_type="source",
         custom_error_message="name a connection (such as postgres/shop) and what to read from it: "
-        "table or query for postgres and mysql, tables for the changes of mysql tables",
+        "table or query for postgres and mysql, tables for the changes of mysql tables, collection for mongodb, "
+        "path for rest-api, topics for kafka",
     ),
-    _AsTabs(),
+    AsTabs(),
 ]
 
 _MODELS: dict[str, type[Source]] = {
@@ -71,6 +69,9 @@ _MODELS: dict[str, type[Source]] = {
     "mysql-table": MySQLTable,
     "mysql-query": MySQLQuery,
     "mysql-changes": MySQLChanges,
+    "mongodb-collection": MongoDBCollection,
+    "rest-endpoint": RestEndpoint,
+    "kafka-topics": KafkaTopics,
 }
 
 __all__ = ["AnySource", "Source"]

@@ -30,11 +30,27 @@ class Cursor:
 
 
 @dataclass(frozen=True)
+class FoundField:
+    """A field of sampled documents, as a column that could be declared of it."""
+
+    name: str
+    path: str
+    type: str
+    """Of the column."""
+    kinds: tuple[str, ...]
+    """The source's own types, the most frequent first."""
+    share: float
+    """Of the documents that have it."""
+    filled: bool
+    """All of them have a value there."""
+
+
+@dataclass(frozen=True)
 class Found:
-    """One table."""
+    """One table, or collection."""
 
     written: str
-    """Quoted where it has to be: what goes into the field ``table``."""
+    """Quoted where it has to be: what goes into the field ``table`` (``kind``)."""
     stream: str
     """A name for its stream."""
     rows: int | None
@@ -44,6 +60,15 @@ class Found:
     key: tuple[str, ...]
     cursors: tuple[Cursor, ...]
     """The best first: see `ranked`."""
+    kind: str = "table"
+    """The source's field that names it."""
+    fields: tuple[FoundField, ...] = ()
+    """Of a source without a schema: what a sample of so many documents has."""
+    sampled: int = 0
+    source: tuple[str, ...] = ()
+    """The lines that name it in a deployment, where ``table: …`` does not: a source of changes."""
+    told: str = ""
+    """What else there is to say of it."""
 
     @property
     def proposed(self) -> Cursor | None:
@@ -80,12 +105,38 @@ def deployment(found: Found, stream: str, connection: str, destination: str) -> 
     lines = [f"  - name: {stream}", "    entrypoint: flows/extract.py:extract"]
     lines += ["    work_pool: {name: default}", "    tags: [headrace]"]
     lines += ["    concurrency_limit: {limit: 1, collision_strategy: CANCEL_NEW}", "    parameters:"]
-    source = [f"connection: {connection}", f"table: {json.dumps(found.written, ensure_ascii=False)}"]
+    named = found.source or (f"{found.kind}: {json.dumps(found.written, ensure_ascii=False)}",)
+    source = [f"connection: {connection}", *named]
     if cursor:
         source.append(f"cursor: {json.dumps(cursor.name, ensure_ascii=False)}{_remark(cursor)}")
+    source += _declared(found)
     lines += [f"      stream: {stream}", "      source:", *(f"        {line}" for line in source)]
-    lines += [f"      to: {destination}", f"      mode: {'incremental' if cursor else 'full'}"]
+    lines += [
+        f"      to: {destination}",
+        f"      mode: {'changes' if found.source else 'incremental' if cursor else 'full'}",
+    ]
     return "\n".join(lines)
+
+
+def _declared(found: Found) -> list[str]:
+    """The fields of a sample, as columns: frozen here, so that the CSV keeps its shape whatever comes."""
+    if not found.fields:
+        return []
+    return [
+        f"fields:  # of {found.sampled:,} documents drawn at random; other fields go into _extra",
+        *(f"  - {_column(field, found)}" for field in found.fields),
+    ]
+
+
+def _column(field: FoundField, found: Found) -> str:
+    declared: dict[str, object] = {"name": field.name}
+    declared |= {"path": field.path} if field.path != field.name else {}
+    declared |= {"type": field.type} if field.type != "text" else {}
+    declared |= {"key": True} if (field.path,) == found.key else {}
+    inner = ", ".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in declared.items())
+    said = [f"in {field.share:.0%}"] if field.share < 1 else []
+    said += [f"types: {', '.join(field.kinds)}"] if len(field.kinds) > 1 else []
+    return f"{{{inner}}}" + (f"  # {'; '.join(said)}" if said else "")
 
 
 def _remark(cursor: Cursor) -> str:

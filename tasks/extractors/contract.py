@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Literal, Protocol, Self, runtime_checkable
 
@@ -197,6 +197,10 @@ class ChangeExtractor(Planning, Protocol):
 
         As `Extractor.read`, it may be repeated after it raised.
         """
+        ...
+
+    def reached(self, plan: Plan, positions: Sequence[JsonValue]) -> JsonValue:
+        """The position after a run whose partitions came to ``positions`` (in their order, those that told one)."""
         ...
 
 

@@ -15,7 +15,8 @@ NullCursor = Literal["fail", "exclude", "include"]
 def _own_fields_first(schema: dict[str, Any], model: type[BaseModel]) -> None:
     """Forms show fields in this order: what is read, which a kind says itself, before what all kinds have."""
     fields: dict[str, Any] = schema["properties"]
-    schema["properties"] = dict(sorted(fields.items(), key=lambda field: field[0] not in model.__annotations__))
+    own = {name: place for place, name in enumerate(model.__annotations__)}
+    schema["properties"] = dict(sorted(fields.items(), key=lambda field: own.get(field[0], len(own))))
 
 
 class Source(BaseModel, ABC):

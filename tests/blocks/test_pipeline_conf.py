@@ -257,7 +257,8 @@ def test_stored_block_that_is_no_longer_valid_is_replaced(conf: Conf) -> None:
 def test_the_example_is_complete_and_true(conf: Conf) -> None:
     """The sample works as it is, names every key of every kind, and shows the defaults there are."""
     text = EXAMPLE.read_text()
-    assert [str(c) for c in conf.run_all(text.replace(":shop]", ":NAME]"), environment={"SHOP_PASSWORD": "x"})]
+    environment = {"SHOP_PASSWORD": "x", "SHOP_TOKEN": "x", "KAFKA_PASSWORD": "x"}
+    assert [str(c) for c in conf.run_all(text.replace(":shop]", ":NAME]"), environment=environment)]
     for slug, kind in BLOCKS.items():
         section = text.partition(f"[{slug}:")[2].partition("\n[")[0]
         shown = dict(re.findall(r"^(?:# )?([\w.]+) =(.*)$", section, re.MULTILINE))

@@ -9,20 +9,24 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import asyncpg
 from prefect_aws import AwsCredentials
 
+from blocks.mongodb import MongoDB
 from blocks.mysql import MySQL
 from blocks.postgres import Postgres
 from blocks.s3 import S3Destination
 from flows.extract import extract
 from flows.sweep import sweep
 from tasks.commits import Commit, CommitLog
+from tests.servers.mongodb import MongoServer, database_of
 from tests.servers.mysql import MySQLServer, connected
 from tests.servers.postgres import PostgresServer
 from tests.servers.s3 import S3Server
+from tests.tasks.extractors import test_mongodb
 from tests.tasks.extractors.test_mysql import block_of
 from tests.windows import Execute
 
@@ -194,4 +198,40 @@ class MySQLShop(Shop):
         saved: MySQL = block or block_of(self.mysql)
         await saved.asave(self.name, overwrite=True)
         source = {"connection": f"mysql/{self.name}", "table": "things"}
+        return {"stream": self.name, "source": source, "to": f"s3-destination/{self.name}"}
+
+
+@dataclass
+class MongoShop(Shop):
+    """The same stream, from a MongoDB collection."""
+
+    @property
+    def mongodb(self) -> MongoServer:
+        return cast("MongoServer", self.server)
+
+    async def create(self) -> None:
+        await self.add(ROWS)
+        async with database_of(self.mongodb) as database:
+            await database.things.create_index("id")
+
+    async def add(self, count: int) -> None:
+        last = max(await self.ids(), default=0)
+        stamp = datetime.now(UTC) - timedelta(seconds=2)
+        made = [
+            {"id": number, "payload": secrets.token_hex(1024), "updated_at": stamp}
+            for number in range(last + 1, last + count + 1)
+        ]
+        async with database_of(self.mongodb) as database:
+            await database.things.insert_many(made)
+
+    async def ids(self) -> list[int]:
+        async with database_of(self.mongodb) as database:
+            return sorted([one["id"] async for one in database.things.find({}, {"id": 1})])
+
+    async def save(self, to: S3Destination | None = None, block: Any = None) -> dict[str, Any]:
+        await (to or self.destination()).asave(self.name, overwrite=True)
+        saved: MongoDB = block or test_mongodb.block_of(self.mongodb)
+        await saved.asave(self.name, overwrite=True)
+        fields = [{"name": "id", "type": "integer", "key": True}, {"name": "payload"}]
+        source = {"connection": f"mongodb/{self.name}", "collection": "things", "fields": fields}
         return {"stream": self.name, "source": source, "to": f"s3-destination/{self.name}"}

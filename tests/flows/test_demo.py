@@ -73,7 +73,7 @@ def installed() -> str:
 
 
 async def test_it_proves_what_it_says_and_leaves_nothing(folder: Path) -> None:
-    """Two runs of three streams, and of a fourth where MySQL or MariaDB is installed, read back and found equal.
+    """Two runs of four streams, and of a fifth where MySQL or MariaDB is installed, read back and found equal.
 
     Servers and files are gone when it ends.
     """
@@ -82,13 +82,14 @@ async def test_it_proves_what_it_says_and_leaves_nothing(folder: Path) -> None:
     assert process.returncode == 0, said.decode()
     text = said.decode()
     assert text.count("in the files as in PostgreSQL") == 3
+    assert text.count("in the files as in the API") == 1
     if other := installed():
         assert text.count(f"in the files as in {other}") == 1
-        assert "The files hold exactly what the databases hold." in text
+        assert "The files hold exactly what the databases and the API hold." in text
     else:
         assert text.count("sudo apt-get install mariadb-server") == 1
-        assert "The files hold exactly what the database holds." in text
-    assert text.count("commit 1,") == text.count("commit 2,") == (4 if other else 3)
+        assert "The files hold exactly what the database and the API hold." in text
+    assert text.count("commit 1,") == text.count("commit 2,") == (5 if other else 4)
     assert "Warning" not in text
     assert left_in(folder) == []
 
@@ -118,7 +119,7 @@ async def test_it_goes_on_without_a_server_that_does_not_run(folder: Path, scrip
     text = said.decode()
     assert process.returncode == 0, text
     assert sum(reason in line for line in text.splitlines()) == 1, text
-    assert "The files hold exactly what the database holds." in text
+    assert "The files hold exactly what the database and the API hold." in text
     assert left_in(folder) == []
 
 

@@ -173,6 +173,12 @@ async def test_what_a_killed_run_did_not_publish_is_made_up_for(
     assert await dms_shop.leftovers() == []
 
 
+async def caught_up(shop: ChangesShop) -> None:
+    """The first run may end where one that was killed had planned to, the second comes to the log's end."""
+    for _ in range(2):
+        await shop.capture()
+
+
 async def test_kills_at_random_moments(
     dms_shop: ChangesShop, s3_faults: FaultProxy, prefect_faults: FaultProxy, tmp_path: Path
 ) -> None:
@@ -193,9 +199,9 @@ async def test_kills_at_random_moments(
         if random.random() < 0.3:
             await swept(dms_shop)
         if random.random() < 0.3:
-            await dms_shop.capture()
+            await caught_up(dms_shop)
             await assert_dms(dms_shop, tmp_path)
-    await dms_shop.capture()
+    await caught_up(dms_shop)
     await assert_dms(dms_shop, tmp_path)
     await swept(dms_shop)
     assert await dms_shop.leftovers() == []

@@ -9,18 +9,22 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, cast
 
 import pytest
+from bson.objectid import ObjectId
 
 from flows.extract import extract
 from flows.extract_all import Stream, extract_all
 from tasks.extractors.mysql import bounds, wire
-from tests.flows.shops import MySQLShop, Shop
+from tests.flows.shops import MongoShop, MySQLShop, Shop
 from tests.flows.test_kills import STEPS, kill_at
 from tests.servers.faults import FaultProxy
+from tests.servers.mongodb import database_of
 from tests.windows import Execute
 
 SOAK = bool(os.environ.get("HEADRACE_SOAK"))
@@ -72,16 +76,34 @@ MYSQL = Language(
 
 
 @dataclass
-class Walkers:
+class Walkers(ABC):
     """Writers, each with rows of its own; what they have committed."""
 
     shop: Shop
-    language: Language
     stopping: bool = False
     committed: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
+    settled_after: float = 1.1
+    """Seconds after which what was written can be read: a window ends on a whole one."""
 
+    @abstractmethod
     async def walk(self, first: int) -> None:
         """Write until told to stop."""
+
+    @abstractmethod
+    def source(self, table: str, cursor: str) -> dict[str, Any]:
+        """What a stream of theirs reads."""
+
+
+@dataclass
+class SQLWalkers(Walkers):
+    """Writers in transactions."""
+
+    language: Language = POSTGRES
+
+    def source(self, table: str, cursor: str) -> dict[str, Any]:
+        return {"table": table, "cursor": cursor}
+
+    async def walk(self, first: int) -> None:
         counters = dict.fromkeys(range(first, first + 40), 0)
         async with self.shop.session() as execute:
             while not self.stopping:
@@ -109,18 +131,48 @@ class Walkers:
                 self.committed[walk].add(counter)
 
 
+@dataclass
+class MongoWalkers(Walkers):
+    """Writers that stamp a document, and write it up to two seconds later; there are no transactions to be seen."""
+
+    settled_after: float = 5
+
+    def source(self, table: str, cursor: str) -> dict[str, Any]:
+        fields = [{"name": "id", "path": "_id", "type": "integer" if table == "walks" else "objectid"}]
+        fields += [{"name": name, "type": "integer"} for name in ("walk", "counter")]
+        cursor = {"id": "_id"}.get(cursor, cursor)
+        return {"collection": table, "cursor": cursor, "lag": "3 seconds", "fields": fields}
+
+    async def walk(self, first: int) -> None:
+        counters = dict.fromkeys(range(first, first + 40), 0)
+        async with database_of(cast("MongoShop", self.shop).mongodb) as database:
+            while not self.stopping:
+                walk = random.choice(sorted(counters))
+                counters[walk] += 1
+                await self._write(database, walk, counters[walk])
+
+    async def _write(self, database: Any, walk: int, counter: int) -> None:
+        number, stamp = ObjectId(), datetime.now(UTC)
+        await asyncio.sleep(random.uniform(0, 2) if random.random() < 0.12 else random.uniform(0, 0.03))
+        version = {"counter": counter, "updated_at": stamp}
+        await database.walks.update_one({"_id": walk}, {"$set": version}, upsert=True)
+        await database.steps.insert_one({"_id": number, "walk": walk, "counter": counter, "at": stamp})
+        self.committed[walk].add(counter)
+
+
 TABLES_AND_CURSORS = {"walks": ("walks", "updated_at"), "steps": ("steps", "id"), "stamps": ("steps", "at")}
 
 
-async def streams(shop: Shop, endpoint: str | None = None) -> list[dict[str, Any]]:
+async def streams(walkers: Walkers, endpoint: str | None = None) -> list[dict[str, Any]]:
     """The parameters of `extract`: rows that change, by their stamp; rows that are added, by their id and by a stamp."""
+    shop = walkers.shop
     to = f"{shop.name}-faulty" if endpoint else shop.name
     saved = await shop.save()
     await shop.destination(endpoint).asave(to, overwrite=True)
     return [
         {
             "stream": f"{shop.name}-{name}",
-            "source": {"connection": saved["source"]["connection"], "table": table, "cursor": cursor},
+            "source": {"connection": saved["source"]["connection"], **walkers.source(table, cursor)},
             "to": f"s3-destination/{to}",
             "mode": "incremental",
             "partitions": random.randint(1, 3),
@@ -129,15 +181,15 @@ async def streams(shop: Shop, endpoint: str | None = None) -> list[dict[str, Any
     ]
 
 
-async def extracted(shop: Shop) -> None:
+async def extracted(walkers: Walkers) -> None:
     """A run of all streams at once."""
-    found = [Stream.model_validate(each) for each in await streams(shop)]
+    found = [Stream.model_validate(each) for each in await streams(walkers)]
     await extract_all(streams=found, parallel=len(found))
 
 
-async def killed(shop: Shop, s3: FaultProxy, prefect: FaultProxy) -> None:
+async def killed(walkers: Walkers, s3: FaultProxy, prefect: FaultProxy) -> None:
     """A run of one of the streams that is killed somewhere, if it comes that far."""
-    parameters = random.choice(await streams(shop, s3.endpoint))
+    parameters = random.choice(await streams(walkers, s3.endpoint))
     step = random.choice([name for name in STEPS if name not in ("create", "part", "complete")])
     await kill_at(step, random.choice(["before", "after"]), 1, parameters, s3, prefect)
     s3.clear()
@@ -149,24 +201,28 @@ async def rows(shop: Shop, stream: str) -> list[list[dict[str, str]]]:
     return [await shop.committed_rows([commit]) for commit in await shop.commits(stream)]
 
 
-async def race(shop: Shop, language: Language, runs: int, s3: FaultProxy, prefect: FaultProxy) -> None:
-    """Runs among concurrent and long transactions, some killed: no skip, no duplicate, nothing that was rolled back."""
+async def sql_race(shop: Shop, language: Language, runs: int, s3: FaultProxy, prefect: FaultProxy) -> None:
     await shop.execute(*language.tables)
-    walkers = Walkers(shop, language)
+    await race(SQLWalkers(shop, language=language), runs, s3, prefect)
+
+
+async def race(walkers: Walkers, runs: int, s3: FaultProxy, prefect: FaultProxy) -> None:
+    """Runs among concurrent and long transactions, some killed: no skip, no duplicate, nothing that was rolled back."""
+    shop = walkers.shop
     async with asyncio.TaskGroup() as group:
         for first in range(0, 400, 100):
             group.create_task(walkers.walk(first))
         try:
             for run in range(1, runs + 1):
                 if run % KILLED_EVERY == 0:
-                    await killed(shop, s3, prefect)
+                    await killed(walkers, s3, prefect)
                 else:
-                    await extracted(shop)
+                    await extracted(walkers)
         finally:
             walkers.stopping = True
-    await asyncio.sleep(1.1)  # a window ends on a whole second
+    await asyncio.sleep(walkers.settled_after)
     # One after the other: nothing is held back by what another one does.
-    for parameters in await streams(shop):
+    for parameters in await streams(walkers):
         await extract(**parameters)
 
     found = {name: await rows(shop, f"{shop.name}-{name}") for name in TABLES_AND_CURSORS}
@@ -178,7 +234,7 @@ async def race(shop: Shop, language: Language, runs: int, s3: FaultProxy, prefec
 
 async def test_postgres(shop: Shop, s3_faults: FaultProxy, prefect_faults: FaultProxy) -> None:
     """No row is passed over, and none comes twice."""
-    await race(shop, POSTGRES, RUNS, s3_faults, prefect_faults)
+    await sql_race(shop, POSTGRES, RUNS, s3_faults, prefect_faults)
 
 
 @pytest.fixture
@@ -190,7 +246,7 @@ def to_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("to_the_second")
 async def test_mysql(mysql_shop: MySQLShop, s3_faults: FaultProxy, prefect_faults: FaultProxy) -> None:
     """Nor on MySQL and MariaDB."""
-    await race(mysql_shop, MYSQL, RUNS, s3_faults, prefect_faults)
+    await sql_race(mysql_shop, MYSQL, RUNS, s3_faults, prefect_faults)
 
 
 @pytest.mark.usefixtures("to_the_second")
@@ -199,7 +255,12 @@ async def test_mysql_through_the_public_api(
 ) -> None:
     """Nor where rows are read through aiomysql's public API."""
     monkeypatch.setattr(wire, "unusable", lambda _connection: "aiomysql 9 has no _reader")
-    await race(mysql_shop, MYSQL, SLOW_RUNS, s3_faults, prefect_faults)
+    await sql_race(mysql_shop, MYSQL, SLOW_RUNS, s3_faults, prefect_faults)
+
+
+async def test_mongodb(mongodb_shop: MongoShop, s3_faults: FaultProxy, prefect_faults: FaultProxy) -> None:
+    """Nor on MongoDB, where `lag` is longer than it takes from a stamp to its document."""
+    await race(MongoWalkers(mongodb_shop), RUNS, s3_faults, prefect_faults)
 
 
 def assert_versions_rise(commits: list[list[dict[str, str]]], committed: dict[int, set[int]]) -> None:

@@ -10,19 +10,21 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.servers.support import ServerUnavailableError, cache_folder, locked, run, say
+from tests.servers.support import ServerUnavailableError, cache_folder, locked, run, say, shared_cache_folder
 
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _SUITES = ("sid", "trixie")  # what sid lacks for a moment, the stable release has
 
 
-def unpacked(name: str, packages: Sequence[str], *, without: Sequence[str] = (), instead: str) -> Path:
+def unpacked(
+    name: str, packages: Sequence[str], *, without: Sequence[str] = (), instead: str, shared: bool = False
+) -> Path:
     """The folder that `packages` and all they depend on are unpacked in, downloaded at the first call.
 
     `without` names the beginnings of package files that are not needed, to save disk; `instead` is what a person can
-    do on a machine where this does not work.
+    do on a machine where this does not work. `shared`: for a server that does not run as root.
     """
-    folder = cache_folder(name)
+    folder = shared_cache_folder(name) if shared else cache_folder(name)
     root = folder / "root"
     with locked(folder / ".lock"):
         if not (folder / "complete").exists():

@@ -53,6 +53,15 @@ def cache_folder(name: str) -> Path:
     return folder
 
 
+def shared_cache_folder(name: str) -> Path:
+    """A folder that outlives the run and that `NOBODY` may enter, as `/root` is not: for servers that refuse to be root."""
+    if not is_root():
+        return cache_folder(name)
+    folder = Path("/var/cache/headrace-tests") / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold an advisory lock between processes, so that two test runs do not download into one folder at once."""

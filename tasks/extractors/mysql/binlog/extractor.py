@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -288,6 +289,10 @@ class ChangesExtractor:
             return reached.model_dump(mode="json")
         except aiomysql.MySQLError as error:
             raise explained(error, f"partition {partition.name} cannot be read") from error
+
+    def reached(self, plan: Plan, positions: Sequence[JsonValue]) -> JsonValue:  # noqa: ARG002 - of the contract
+        """See `ChangeExtractor.reached`: the log is one partition."""
+        return positions[-1]
 
     async def _window(self) -> LogWindow:
         control = await Session.open(self._subject.block, again=True)

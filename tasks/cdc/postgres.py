@@ -1,0 +1,193 @@
+"""PostgreSQL's side of a capture: the publication, the slot, and whether the server can have them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from blocks.errors import ConfigurationError
+from tasks.extractors.kafka.patterns import is_meant
+from tasks.extractors.postgres.sql import Connection
+from tasks.findings import Finding, Findings
+
+_TABLES = """
+SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS quoted, n.nspname || '.' || c.relname AS name,
+    c.relreplident AS identity, EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) AS keyed,
+    EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        AND a.attstorage <> 'p') AS large
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
+    AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+ORDER BY 2
+"""
+_SLOT = """
+SELECT active, wal_status, pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn)::bigint AS retained,
+    pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), confirmed_flush_lsn)::bigint AS behind
+FROM pg_catalog.pg_replication_slots WHERE slot_name = $1
+"""
+_MAY_REPLICATE = """
+SELECT rolsuper OR rolreplication OR EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = 'rds_replication'
+    AND pg_catalog.pg_has_role(current_user, r.oid, 'MEMBER')) FROM pg_catalog.pg_roles WHERE rolname = current_user
+"""
+_MESSAGES_SINCE = 140_000
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that is captured."""
+
+    name: str
+    """As Debezium calls it: ``public.orders``, without quotes."""
+    quoted: str
+    identity: str
+    """``relreplident``: d the key, f the whole row, i an index, n nothing."""
+    keyed: bool
+    large: bool
+    """It has columns whose values may be kept outside the row."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """How a replication slot is."""
+
+    active: bool
+    status: str
+    retained: int
+    """Bytes of WAL that the server keeps for it."""
+    behind: int
+    """Bytes of WAL that its reader has not confirmed."""
+
+    def __str__(self) -> str:
+        told = f"{'read' if self.active else 'not read'}, {self.behind / 1e6:,.1f} MB behind"
+        return f"{told}, {self.retained / 1e6:,.1f} MB of WAL retained" + (
+            "" if self.status == "reserved" else f", WAL {self.status}"
+        )
+
+
+async def tables(connection: Connection, patterns: Sequence[str]) -> list[Table]:
+    """Those that are meant; `ConfigurationError` where there is none."""
+    found = [Table(row["name"], row["quoted"], row["identity"].decode() if isinstance(row["identity"], bytes)
+                   else row["identity"], row["keyed"], row["large"])
+             for row in await connection.fetch(_TABLES)]  # fmt: skip
+    meant = [table for table in found if is_meant(table.name, patterns)]
+    if not meant:
+        some = ", ".join(table.name for table in found[:20]) or "none"
+        raise ConfigurationError(f"field debezium.tables: no table is like {', '.join(patterns)}; there are: {some}")
+    return meant
+
+
+async def has_messages(connection: Connection) -> bool:
+    """Whether pgoutput sends messages of the log."""
+    return connection.get_server_version()[0] * 10_000 >= _MESSAGES_SINCE
+
+
+async def publish(connection: Connection, name: str, wanted: Iterable[Table]) -> list[str]:
+    """Make the publication hold exactly these tables; the names of those that came new to one that was there."""
+    listed = ", ".join(table.quoted for table in wanted)
+    rows = await connection.fetch(
+        "SELECT schemaname || '.' || tablename AS name FROM pg_catalog.pg_publication_tables WHERE pubname = $1", name
+    )
+    if not await connection.fetchval("SELECT count(*) FROM pg_catalog.pg_publication WHERE pubname = $1", name):
+        await connection.execute(
+            f"CREATE PUBLICATION {name} FOR TABLE {listed} WITH (publish_via_partition_root = true)"
+        )
+        return []
+    before = {row["name"] for row in rows}
+    if before != {table.name for table in wanted}:
+        await connection.execute(f"ALTER PUBLICATION {name} SET TABLE {listed}")
+    return sorted(table.name for table in wanted if table.name not in before)
+
+
+async def slot(connection: Connection, name: str) -> Slot | None:
+    """The slot; None where there is none."""
+    row = await connection.fetchrow(_SLOT, name)
+    return (
+        None if row is None else Slot(row["active"], row["wal_status"] or "", row["retained"] or 0, row["behind"] or 0)
+    )
+
+
+async def drop(connection: Connection, name: str, seconds: float = 60) -> list[str]:
+    """Remove slot and publication; what was removed. A slot that is still read is waited for."""
+    removed = []
+    async with asyncio.timeout(seconds):
+        found = await _unread(connection, name)
+    if found is not None:
+        await connection.execute("SELECT pg_catalog.pg_drop_replication_slot($1)", name)
+        removed.append(f"slot {name}")
+    if await connection.fetchval("SELECT count(*) FROM pg_catalog.pg_publication WHERE pubname = $1", name):
+        await connection.execute(f"DROP PUBLICATION {name}")
+        removed.append(f"publication {name}")
+    return removed
+
+
+async def _unread(connection: Connection, name: str) -> Slot | None:
+    """The slot once its reader has left it, which takes the worker a moment."""
+    while True:
+        found = await slot(connection, name)
+        if found is None or not found.active:
+            return found
+        await asyncio.sleep(0.2)
+
+
+async def look(connection: Connection, name: str, wanted: Sequence[Table]) -> Findings:
+    """Whether the server can be captured: settings, rights, slots, and what its log has of each table."""
+    level = await connection.fetchval("SHOW wal_level")
+    if level != "logical":
+        way_out = "ALTER SYSTEM SET wal_level = logical, then restart (RDS, Aurora: rds.logical_replication = 1)"
+        yield Finding("error", f"capture: wal_level is {level}: the log does not have what changed", way_out)
+    else:
+        yield Finding("ok", "capture: wal_level is logical")
+    if await connection.fetchval(_MAY_REPLICATE):
+        yield Finding("ok", "capture: the user may replicate")
+    else:
+        yield Finding(
+            "error", "capture: the user may not replicate", "ALTER ROLE … REPLICATION (RDS: GRANT rds_replication)"
+        )
+    for setting, view in (
+        ("max_replication_slots", "pg_replication_slots"),
+        ("max_wal_senders", "pg_stat_replication"),
+    ):
+        most, used = (
+            int(await connection.fetchval(f"SHOW {setting}")),
+            await connection.fetchval(f"SELECT count(*) FROM {view}"),
+        )
+        if used >= most and await slot(connection, name) is None:
+            yield Finding(
+                "error", f"capture: all {most} of {setting} are used", f"raise {setting}, or drop what is unused"
+            )
+    yield _kept(str(await connection.fetchval("SHOW max_slot_wal_keep_size")))
+    for table in wanted:
+        if (finding := _identity(table)) is not None:
+            yield finding
+    if (found := await slot(connection, name)) is not None:
+        lost = found.status == "lost"
+        way_out = "headrace cdc disable, then enable: it begins with a new snapshot" if lost else ""
+        yield Finding("error" if lost else "ok", f"capture: slot {name}: {found}", way_out)
+
+
+def _kept(size: str) -> Finding:
+    if size == "-1":
+        return Finding(
+            "warning",
+            "capture: a slot that is not read keeps WAL until the disk is full (max_slot_wal_keep_size is -1)",
+            "watch `headrace cdc status`, or set max_slot_wal_keep_size: then such a slot is lost instead",
+        )
+    return Finding("ok", f"capture: a slot that is not read for {size} of WAL is lost (max_slot_wal_keep_size)")
+
+
+def _identity(table: Table) -> Finding | None:
+    full = f"ALTER TABLE {table.quoted} REPLICA IDENTITY FULL"
+    if table.identity == "n" or (table.identity == "d" and not table.keyed):
+        return Finding(
+            "error",
+            f"capture: {table.name} has no key in the log: the server refuses updates and deletions once it is published",
+            full,
+        )
+    if table.identity != "f" and table.large:
+        return Finding(
+            "ok",
+            f"capture: {table.name}: deletions bring the key alone, and updates leave out large values that stay (_unchanged); "
+            f"{full} would bring them",
+        )
+    return None

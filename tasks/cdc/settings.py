@@ -1,0 +1,107 @@
+"""The settings of a Debezium connector that lose nothing, and whose events are decoded to the bytes of our own SELECT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from blocks.mysql import MySQL
+from blocks.postgres import Postgres
+
+_EXACT = {
+    # With their schemas events say what each value is.
+    "key.converter": "org.apache.kafka.connect.json.JsonConverter",
+    "value.converter": "org.apache.kafka.connect.json.JsonConverter",
+    "key.converter.schemas.enable": "true",
+    "value.converter.schemas.enable": "true",
+    # Else a column's default stands where NULL should, and nothing tells them apart.
+    "key.converter.replace.null.with.default": "false",
+    "value.converter.replace.null.with.default": "false",
+    "column.propagate.source.type": ".*",  # the database's own name of each type
+    "decimal.handling.mode": "string",  # precise makes NULL of NaN
+    "time.precision.mode": "adaptive",
+    "binary.handling.mode": "bytes",
+    "skipped.operations": "none",  # a truncate is a change, too
+    "tombstones.on.delete": "false",  # for compaction, which would lose changes
+    "heartbeat.interval.ms": "10000",
+    "errors.max.retries": "-1",
+    "max.batch.size": "8192",
+    "max.queue.size": "32768",
+}
+
+
+@dataclass(frozen=True)
+class Capture:
+    """What a connector is asked for."""
+
+    name: str
+    """Of the connector, its slot and its publication."""
+    prefix: str
+    """What its topics begin with."""
+    tables: tuple[str, ...]
+    """``public.orders``, ``shop.orders``: these and no others."""
+    password: str
+    """The database user's, or how Connect's config provider is asked for it."""
+
+
+def slot_name(name: str) -> str:
+    """Of the replication slot and the publication of a stream: ``a-z 0-9 _``, 63 characters at most.
+
+    >>> slot_name("shop-changes")
+    'headrace_shop_changes'
+    """
+    return f"headrace_{name.replace('-', '_')}"[:63]
+
+
+def of_postgres(block: Postgres, capture: Capture, *, messages: bool) -> dict[str, str]:
+    """``messages``: whether the server's log takes messages (PostgreSQL 14), by which a slot moves on in idle tables."""
+    beat = "SELECT pg_logical_emit_message(false, 'headrace', 'heartbeat')"
+    return {
+        **_EXACT,
+        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
+        "tasks.max": "1",
+        "topic.prefix": capture.prefix,
+        "plugin.name": "pgoutput",
+        "database.hostname": block.host,
+        "database.port": str(block.port),
+        "database.dbname": block.database,
+        "database.user": block.user,
+        "database.password": capture.password,
+        "database.sslmode": block.tls_mode,
+        "slot.name": slot_name(capture.name),
+        "publication.name": slot_name(capture.name),
+        "publication.autocreate.mode": "disabled",
+        "table.include.list": _listed(capture.tables),
+        "interval.handling.mode": "string",
+        "hstore.handling.mode": "json",
+        "include.unknown.datatypes": "true",  # else columns of such types are left out
+        **({"heartbeat.action.query": beat} if messages else {}),
+    }
+
+
+def of_mysql(block: MySQL, capture: Capture, *, bootstrap: str, server_id: int) -> dict[str, str]:
+    """``bootstrap``: the brokers that keep the history of the tables' shapes; ``server_id``: like no other replica's."""
+    return {
+        **_EXACT,
+        "connector.class": "io.debezium.connector.mysql.MySqlConnector",
+        "tasks.max": "1",
+        "topic.prefix": capture.prefix,
+        "database.hostname": block.host,
+        "database.port": str(block.port),
+        "database.user": block.user,
+        "database.password": capture.password,
+        "database.server.id": str(server_id),
+        "database.include.list": ",".join(sorted({table.partition(".")[0] for table in capture.tables})),
+        "table.include.list": _listed(capture.tables),
+        "time.precision.mode": "adaptive_time_microseconds",
+        "bigint.unsigned.handling.mode": "precise",  # long makes -1 of the largest
+        "include.schema.changes": "true",
+        "schema.history.internal.kafka.bootstrap.servers": bootstrap,
+        "schema.history.internal.kafka.topic": f"{capture.prefix}.schema-history",
+        "schema.history.internal.store.only.captured.tables.ddl": "true",
+    }
+
+
+def _listed(tables: Sequence[str]) -> str:
+    """Regular expressions, in which a point stands for itself."""
+    return ",".join(table.replace(".", r"\.") for table in tables)

@@ -1,0 +1,31 @@
+"""What a person fills in for `headrace cdc`: which connector brings a database's changes into the topics."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+from blocks.connect import BlockOrName
+from blocks.kafka_connect import KafkaConnect
+from blocks.mysql import MySQL
+from blocks.postgres import Postgres
+
+
+class Capture(BaseModel, frozen=True, extra="forbid", title="Capture"):
+    """The connector that writes the topics; `headrace cdc enable STREAM` makes it. Reading the topics needs none of this."""
+
+    connect: BlockOrName[KafkaConnect] = Field(
+        title="Kafka Connect", description="A Kafka Connect block, such as kafka-connect/main"
+    )
+    database: BlockOrName[Postgres | MySQL] = Field(
+        title="Database", description="The block of the database whose changes are captured, such as postgres/shop"
+    )
+    password: str = Field(
+        default="",
+        title="Password",
+        description="How the workers find the database's password by a config provider, such as "
+        "${file:/etc/connect/secrets.properties:shop}. Empty: the block's password is stored with the connector, readable to "
+        "who may read that.",
+    )
+    settings: dict[str, str] = Field(
+        default={}, title="Settings", description="Further settings of the connector; they win over headrace's own."
+    )

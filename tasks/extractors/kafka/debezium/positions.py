@@ -1,0 +1,148 @@
+"""Where an event stands in its source's log, and which events a connector has sent before.
+
+A connector that was killed goes on from the offset it stored last, and sends what came after it again: behind what it
+had sent before, in the same order, at the same places of the source's log. So an event is **left out** when
+
+- its place is not behind the last one that was seen of its connector in its topic partition, and
+- its transaction was not committed later than all that were seen, and
+- (MySQL) it is of a server that events were seen of.
+
+Whatever was sent again fulfils all three. An event that was not seen fulfils them only where the source's log was set back
+(another server took over, a backup was restored) *and* the clock with it; where only the log was, the second or third
+condition fails, and the places are counted from there on. What has no place of its own is never left out: rows of a
+snapshot, which a connector that is killed within its snapshot sends again from the start (a loader that merges by
+key ends with the later ones), events of connectors that tell no place, and those of tables without a key that share the very
+last place (rows of one COPY).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import JsonValue
+
+from tasks.extractors.kafka.debezium.events import Source
+from tasks.extractors.kafka.message import Message
+
+Place = tuple[int, ...]
+
+_MOST_AT_ONE_PLACE = 4096
+"""PostgreSQL gives one place to all rows that a COPY wrote into one page, which are at most some hundred."""
+
+
+def source_order(source: Source, op: str) -> Place | None:
+    """What compares as the events of one connector follow each other; None for those without a place.
+
+    PostgreSQL: the end of the transaction before (0: not known, as of the first one), and the place of the change;
+    transactions are sent as they were committed, so the place of the change alone goes back and forth. MySQL: file,
+    place and row. A changed key makes a deletion and an insertion at one place.
+    """
+    rank = 1 if op == "c" else 0
+    if op == "r":
+        return None
+    if source.lsn is not None and source.sequence is not None:
+        # ["27235064","27235100"], of which the first may be null.
+        before = source.sequence[2 : source.sequence.find(",") - 1]
+        return (int(before) if before.isdigit() else 0, source.lsn, rank)
+    if source.file is not None and source.pos is not None:
+        number = source.file.rpartition(".")[2]
+        return (int(number), source.pos, source.row or 0, rank) if number.isdigit() else None
+    return None
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What is known of one connector in one topic partition."""
+
+    last: Place
+    latest: int
+    """When the latest of all transactions was committed, in microseconds since 1970."""
+    servers: frozenset[int]
+    key: bytes | None
+    """Of the last event, …"""
+    keys: frozenset[str] = field(default=frozenset())
+    """… and digests of those before it at the same place."""
+
+
+class Deduplicator:
+    """Says of each event whether it was seen before. Its state is some numbers for a topic partition and a connector."""
+
+    def __init__(self, state: JsonValue = None) -> None:
+        self._seen = _read(state)
+
+    @property
+    def state(self) -> dict[str, JsonValue]:
+        """What `Deduplicator` takes to go on."""
+        return {json.dumps(where): _written(seen) for where, seen in self._seen.items()}
+
+    def copy(self) -> Any:
+        """To go back to by `restore`."""
+        return {where: replace(seen) for where, seen in self._seen.items()}
+
+    def restore(self, copied: Any) -> None:
+        self._seen = copied
+
+    def is_new(self, message: Message, source: Source, op: str, committed: int) -> bool:
+        """Whether the event was not seen. ``committed``: microseconds since 1970."""
+        place = source_order(source, op)
+        if place is None:
+            return True
+        where = (message.topic, message.partition, source.name)
+        seen = self._seen.get(where)
+        server = source.server_id or 0
+        if seen is not None and place > seen.last:
+            seen.last, seen.key, seen.keys = place, message.key, _NONE
+            if committed > seen.latest:
+                seen.latest = committed
+            if server not in seen.servers:
+                seen.servers |= {server}
+            return True
+        if seen is None or committed > seen.latest or server not in seen.servers:
+            # Of a log that was not seen before, or is another now.
+            self._seen[where] = _Seen(place, committed, frozenset((server,)), message.key)
+            return True
+        return place == seen.last and _is_new_there(seen, message.key)
+
+
+_NONE: frozenset[str] = frozenset()
+
+
+def _is_new_there(seen: _Seen, key: bytes | None) -> bool:
+    """Whether an event at the last place is another one: by its key."""
+    if key is None:
+        return True
+    digest = _digest(key)
+    if key == seen.key or digest in seen.keys:
+        return False
+    if seen.key is not None and len(seen.keys) < _MOST_AT_ONE_PLACE:
+        seen.keys |= {_digest(seen.key)}
+    seen.key = key
+    return True
+
+
+def _digest(key: bytes) -> str:
+    return hashlib.blake2b(key, digest_size=8).hexdigest()
+
+
+def _written(seen: _Seen) -> JsonValue:
+    keys = seen.keys | {_digest(seen.key)} if seen.key is not None else seen.keys
+    told: dict[str, Any] = {"last": list(seen.last), "latest": seen.latest}
+    return told | {"servers": sorted(seen.servers), "keys": sorted(keys)}
+
+
+def _read(state: JsonValue) -> dict[tuple[str, int, str], _Seen]:
+    if state is None:
+        return {}
+    if not isinstance(state, dict):
+        raise TypeError(f"not the state of a Deduplicator: {state!r}")
+    found: dict[tuple[str, int, str], _Seen] = {}
+    for where, told in state.items():
+        known: Any = told
+        topic, partition, name = json.loads(where)
+        found[topic, partition, name] = _Seen(
+            tuple(known["last"]), known["latest"], frozenset(known["servers"]), None, frozenset(known["keys"])
+        )
+    return found

@@ -1,0 +1,233 @@
+"""What decodes the values of one shape: JSON with or without a schema, Avro, an envelope or a flattened event.
+
+A reader is made when a shape is first met, and kept. Every format's events come out in one form: ``op``, ``source``,
+``before``, ``after``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from blocks.s3 import CsvDialect
+from tasks.extractors.contract import CHANGE_COLUMNS, Column, Output
+from tasks.extractors.kafka.debezium.catalogue import schema_of
+from tasks.extractors.kafka.debezium.events import Source
+from tasks.extractors.kafka.debezium.forms import Form, Writing, form
+from tasks.extractors.kafka.debezium.options import DebeziumOptions
+from tasks.extractors.kafka.debezium.rows import RowColumn, Rows
+from tasks.extractors.kafka.debezium.schemas import ANY, Schema
+from tasks.extractors.kafka.debezium.types import SourceType, of_hints, of_text
+
+Decode = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """The columns of a table at some time, and how they are written."""
+
+    rows: Rows
+    columns: tuple[Column, ...]
+    needles: tuple[bytes, ...]
+    """What JSON has for a value that the log does not have: one of them stands in a message that lacks any."""
+
+
+@dataclass(eq=False)
+class Reader:
+    """Decodes values of one shape."""
+
+    shape: Shape
+    decode: Decode
+    """A payload to an event."""
+    row: Decode
+    """A ``before`` to a row, or None."""
+    of_key: Decode
+    """A key's payload to a row with what the key has."""
+    start: bytes
+    """What all its values begin with; the payload follows."""
+    end: int
+    """How many bytes of a value follow the payload."""
+    key_start: bytes | None
+    """What all its keys begin with; None: they have none."""
+    key_size: int
+    """Where a key's payload begins, …"""
+    key_end: int
+    """… and how many bytes of the key follow it."""
+    table: str | None = None
+    """Of values without schemas: another table may have other types."""
+    careful: bool = False
+    """Whether each row has to be looked at for values that are not there."""
+    is_flat: bool = False
+    knows_key_only: bool = False
+    """Whether a ``before`` may hold nothing but the key (PostgreSQL's REPLICA IDENTITY DEFAULT)."""
+    drops_tombstones: bool = True
+    """False: a tombstone is all that is told of a deletion."""
+    outputs: dict[str, Output] = field(default_factory=dict)
+    latest: Output | None = None
+    """Of the last event: a tombstone is of its table."""
+
+    def output(self, table: str) -> Output:
+        found = self.outputs.get(table)
+        if found is None:
+            found = self.outputs[table] = output_of(table, self.shape.columns)
+        return found
+
+
+def output_of(table: str, columns: tuple[Column, ...]) -> Output:
+    """Where records of a table go."""
+    folder = re.sub(r"[^\w.-]+", "-", table, flags=re.ASCII)
+    return Output(name=folder, table=table, columns=(*CHANGE_COLUMNS, *columns))
+
+
+class Shapes:
+    """Makes shapes of schemas, and of names where there are none."""
+
+    def __init__(self, dialect: CsvDialect, options: DebeziumOptions) -> None:
+        self._dialect, self._options = dialect, options
+
+    def of_schema(
+        self,
+        fields: Sequence[tuple[str, Schema]],
+        table: str,
+        connector: str,
+        keys: Sequence[str],
+        *,
+        item: bool = False,
+    ) -> Shape:
+        """The shape of rows that carry a schema; ``item``: they are dicts."""
+        return self._made(fields, table, connector, keys, item=item)
+
+    def of_names(self, names: Sequence[str], table: str, connector: str, keys: Sequence[str]) -> Shape:
+        """The shape of rows without a schema: types are those that were given."""
+        mysql = connector in ("mysql", "mariadb")
+        given = self._given(table)
+        fields = [
+            (
+                name,
+                schema_of(of_text(given[name].type, not mysql), self._options.modes, mysql=mysql)
+                if name in given
+                else ANY,
+            )
+            for name in names
+        ]
+        return self._made(fields, table, connector, keys)
+
+    def _given(self, table: str) -> dict[str, Column]:
+        return {column.name: column for column in self._options.tables.get(table, ())}
+
+    def _made(
+        self,
+        fields: Sequence[tuple[str, Schema]],
+        table: str,
+        connector: str,
+        keys: Sequence[str],
+        *,
+        item: bool = False,
+    ) -> Shape:
+        writing = Writing(self._dialect, connector, self._options.modes.binary, self._options.unavailable)
+        given, postgres = self._given(table), not writing.is_mysql
+        row_columns, columns = [], []
+        for name, schema in fields:
+            told = given.get(name)
+            source = of_text(told.type, postgres) if told else of_hints(schema.parameters, postgres)
+            known = form(schema, source, writing)
+            row_columns.append(RowColumn(name, known, name in keys, _default(schema, known)))
+            columns.append(
+                Column(
+                    name=name, type=_shown(schema, source), nullable=told.nullable if told else schema.optional,
+                    key=name in keys,
+                )
+            )  # fmt: skip
+        rows = Rows(row_columns, self._dialect.null, item=item)
+        needles = () if writing.is_mysql else _needles([column.form for column in row_columns])
+        return Shape(rows, tuple(columns), needles)
+
+
+def _default(schema: Schema, known: Form) -> Any:
+    """A column's default as its values are decoded."""
+    if schema.default is None or known.decoded is msgspec.Raw:
+        return None
+    try:
+        return msgspec.json.decode(msgspec.json.encode(schema.default), type=known.decoded)
+    except msgspec.DecodeError:
+        return None  # Avro's bytes, which it writes as text
+
+
+def _shown(schema: Schema, source: SourceType | None) -> str:
+    """A type's name for people: the source's own, if it is known."""
+    if source is not None:
+        return source.text
+    if schema.type == "any":
+        return "unknown"
+    shown = schema.name or schema.type
+    scale = schema.parameters.get("scale")
+    if shown.endswith(".Decimal"):
+        return f"decimal({schema.parameters.get('connect.decimal.precision', 38)},{scale})"
+    return f"{_shown(schema.items, None)}[]" if schema.type == "array" and schema.items else shown
+
+
+def _needles(forms: Sequence[Form]) -> tuple[bytes, ...]:
+    """The texts in JSON of values that are not there."""
+    texts = {msgspec.json.encode(value) for known in forms for value in known.unavailable}
+    return tuple(sorted(text for text in texts if not any(other in text for other in texts - {text})))
+
+
+# -- JSON ---------------------------------------------------------------------------------------------------------------
+
+
+def json_fields(shape: Shape, *, strict: bool) -> tuple[list[Any], dict[str, str]]:
+    """The fields ``c0``, ``c1``, … of a row's type, and their names in JSON; ``strict``: none may be missing."""
+    fields: list[Any] = []
+    for place, column in enumerate(shape.rows.columns):
+        decoded = column.form.decoded
+        is_raw = decoded is msgspec.Raw
+        kind = decoded if is_raw else decoded | None
+        fields.append((f"c{place}", kind) if strict else (f"c{place}", kind, _NULL if is_raw else None))
+    return fields, {f"c{place}": column.name for place, column in enumerate(shape.rows.columns)}
+
+
+def json_row(shape: Shape, *, strict: bool) -> type[msgspec.Struct]:
+    """The type of a row; ``strict``: other names, and missing ones, are refused."""
+    fields, rename = json_fields(shape, strict=strict)
+    return msgspec.defstruct("Row", fields, rename=rename, forbid_unknown_fields=strict, gc=False)
+
+
+_POSTGRES_FIELDS = ("name", "schema", "table", "ts_ms", "ts_us", "lsn", "sequence")
+_MYSQL_FIELDS = ("name", "db", "table", "ts_ms", "ts_us", "file", "pos", "row", "server_id")
+
+
+def narrow(connector: str) -> type[Source]:
+    """The fields of a source that are looked at."""
+    names = {"postgresql": _POSTGRES_FIELDS, "mysql": _MYSQL_FIELDS, "mariadb": _MYSQL_FIELDS}.get(connector)
+    if names is None:
+        return Source
+    hints = Source.__annotations__
+    defaults = {"name": ""}
+    kinds = {"int | None": int | None, "str | None": str | None, "str": str}
+    fields = [(name, kinds[hints[name]], defaults.get(name)) for name in names]
+    rest = {name: None for name in hints if name not in names}
+    # What is left out is there all the same, as None, for who asks any source.
+    return msgspec.defstruct(f"{connector}Source", fields, namespace={**rest, "of_table": Source.of_table}, gc=False)  # type: ignore[return-value]
+
+
+def json_decoders(shape: Shape, connector: str, *, strict: bool) -> tuple[Decode, Decode, Decode]:
+    """Those of an event, of a ``before``, and of a key."""
+    row = json_row(shape, strict=strict)
+    envelope = msgspec.defstruct(
+        "Envelope",
+        [("op", str), ("source", narrow(connector)), ("before", msgspec.Raw, _NULL), ("after", row | None, None)],
+        gc=False,
+    )
+    before = msgspec.json.Decoder(row | None).decode
+    return (
+        msgspec.json.Decoder(envelope).decode,
+        lambda event: before(event.before),
+        msgspec.json.Decoder(json_row(shape, strict=False)).decode,
+    )
+
+
+_NULL = msgspec.Raw(b"null")

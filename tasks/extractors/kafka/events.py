@@ -1,0 +1,86 @@
+"""What a person fills in for Debezium's events: which tables, and how the connector was set."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from blocks.kafka import Kafka
+from tasks.extractors.contract import Column
+from tasks.extractors.kafka.debezium import DebeziumOptions, Modes
+from tasks.extractors.kafka.debezium.forms import UNAVAILABLE
+from tasks.extractors.kafka.patterns import is_meant
+from tasks.extractors.kafka.registry import Registry
+
+_ONLY = "For messages without schemas: the connector's "
+
+
+class DebeziumEvents(BaseModel, frozen=True, extra="forbid", title="Debezium"):
+    """Events with their schemas (JSON with schemas.enable, Avro, JSON Schema) need nothing of this."""
+
+    tables: tuple[str, ...] = Field(
+        default=(),
+        title="Tables",
+        description="Those to read, as public.orders, with * and ? as wildcards and a leading - to leave out. None: all that "
+        "come.",
+    )
+    types: dict[str, dict[str, str]] = Field(
+        default={},
+        title="Types of columns",
+        description='By table, as the database names them: {"public.orders": {"price": "numeric(10,2)"}}. For messages without '
+        "schemas, whose numbers do not say that they are dates or decimals.",
+    )
+    decimal: Literal["precise", "string", "double"] = Field(
+        default="precise", title="Decimals", description=_ONLY + "decimal.handling.mode."
+    )
+    time: Literal[
+        "adaptive", "adaptive_time_microseconds", "connect", "isostring", "microseconds", "nanoseconds"
+    ] = Field(default="adaptive", title="Times", description=_ONLY + "time.precision.mode.")  # fmt: skip
+    interval: Literal["numeric", "string"] = Field(
+        default="numeric", title="Intervals", description=_ONLY + "interval.handling.mode."
+    )
+    hstore: Literal["json", "map"] = Field(default="json", title="hstore", description=_ONLY + "hstore.handling.mode.")
+    bigint_unsigned: Literal["long", "precise", "string"] = Field(
+        default="long", title="BIGINT UNSIGNED", description=_ONLY + "bigint.unsigned.handling.mode."
+    )
+    binary: Literal["bytes", "base64", "base64-url-safe", "hex"] = Field(
+        default="bytes", title="Bytes", description="The connector's binary.handling.mode."
+    )
+    connector: Literal["", "postgresql", "mysql", "mariadb"] = Field(
+        default="", title="Connector", description="Of flattened events that have none of the source's fields."
+    )
+    prefix: str = Field(
+        default="__", title="Prefix", description="Of the fields that ExtractNewRecordState adds: add.fields.prefix."
+    )
+    unavailable: str = Field(
+        default=UNAVAILABLE,
+        title="Unavailable values",
+        description="What stands for a large value that an update left as it was: unavailable.value.placeholder.",
+    )
+    duplicates: Literal["remove", "keep"] = Field(
+        default="remove",
+        title="Duplicates",
+        description="Events that a connector sent again after it was restarted. remove: they are told by their place in the "
+        "source's log, left out, and counted; keep: they come again.",
+    )
+
+    def options(self, block: Kafka) -> DebeziumOptions:
+        """What the decoder is told."""
+        names = ("decimal", "time", "interval", "binary", "hstore", "bigint_unsigned")
+        return DebeziumOptions(
+            tables={
+                table: tuple(Column(name=name, type=kind) for name, kind in types.items())
+                for table, types in self.types.items()
+            },
+            modes=Modes(**{name: getattr(self, name) for name in names}),
+            connector=self.connector,
+            schema=Registry(block).schema,
+            unavailable=self.unavailable,
+            prefix=self.prefix,
+            tables_wanted=self._is_wanted if self.tables else None,
+            deduplicate=self.duplicates == "remove",
+        )
+
+    def _is_wanted(self, table: str) -> bool:
+        return is_meant(table, self.tables)

@@ -1,0 +1,1 @@
+"""MongoDB collections: BSON batches become CSV without a Python object for a document."""

@@ -1,0 +1,336 @@
+"""Whole batches at once: documents that have the fields a batch usually has, in the usual order, are read by NumPy.
+
+Each field is looked for in all documents together, and their places move on where it is there. A document whose places do
+not come to its end has something else in it, and goes through `document.Documents`, which knows everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from blocks.s3 import CsvDialect
+from tasks.extractors.mongodb.columns import Field
+from tasks.extractors.mongodb.document import Documents, Node
+from tasks.extractors.mongodb.layout import PREFIXED, SIZES, Kind, documents, end_of
+from tasks.extractors.mongodb.vectors import JSON, VECTORS, Block, Flags, Numbers
+
+_FEW = 32
+"""So few documents are not worth the arrays."""
+_SAMPLES = 64
+_MAX_FIELDS = 100
+_UNKNOWN = -1
+_FIXED = np.full(256, _UNKNOWN, np.int64)
+_FIXED[list(SIZES)] = list(SIZES.values())
+_EXTRA = np.full(256, _UNKNOWN, np.int64)
+_EXTRA[list(PREFIXED)] = list(PREFIXED.values())
+
+
+@dataclass
+class Slot:
+    """A field that documents usually have at this place, and, of one whose own fields are columns, theirs."""
+
+    name: bytes
+    node: Node | None
+    words: list[tuple[int, np.uint64, np.uint64]] = field(init=False)
+    """Its name and the NUL behind it, eight bytes at a time: where, which bits, and what they are."""
+    inner: list[Slot] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        raw = self.name + b"\0"
+        self.words = [
+            (at, np.uint64((1 << 8 * min(8, len(raw) - at)) - 1), np.uint64(int.from_bytes(raw[at : at + 8], "little")))
+            for at in range(0, len(raw), 8)
+        ]
+
+    @property
+    def descends(self) -> bool:
+        """Whether its own fields are columns, and it is none."""
+        return self.node is not None and bool(self.node.children) and not self.node.columns
+
+
+@dataclass
+class Found:
+    """Where a field is, in the documents that have it."""
+
+    slot: Slot
+    rows: Numbers
+    kinds: Numbers
+    begins: Numbers
+    ends: Numbers
+    parents: tuple[bytes, ...]
+
+    def only(self, sound: Flags) -> Found:
+        kept = sound[self.rows]
+        if kept.all():
+            return self
+        return Found(self.slot, self.rows[kept], self.kinds[kept], self.begins[kept], self.ends[kept], self.parents)
+
+
+class Batches:
+    """Makes CSV of batches, as `Documents` does."""
+
+    def __init__(self, each: Documents, fields: Sequence[Field], dialect: CsvDialect) -> None:
+        self._each = each
+        self._fields = fields
+        self._null = dialect.null
+        self._usual: list[Slot] = []
+        self._learned = False
+
+    def csv(self, data: bytes) -> tuple[bytes, int]:
+        """The records of a batch, and how many they are."""
+        places = documents(data)
+        if len(places) < _FEW:
+            return self._each.csv(data)
+        if not self._learned:
+            self._learn(data, places[:: max(1, len(places) // _SAMPLES)])
+        counted = self._each.writer.counted
+        before = counted.copy()
+        lines, sound = self._lines(data, places)
+        odd = np.flatnonzero(~sound).tolist()
+        if odd:
+            lines = self._with_odd(data, places, lines, sound)
+            self._learned = len(odd) * 10 < len(places)
+        made = "".join(lines).encode("latin-1")
+        try:
+            made.decode()
+        except UnicodeDecodeError:
+            counted.clear()
+            counted.update(before)
+            return self._each.csv(data)
+        return made, len(places)
+
+    def _with_odd(self, data: bytes, places: list[tuple[int, int]], lines: list[str], sound: Flags) -> list[str]:
+        usual = iter(lines)
+        return [
+            next(usual) if is_sound else _view(self._each.row(data, *place))
+            for is_sound, place in zip(sound.tolist(), places, strict=True)
+        ]
+
+    # -- what is usual -----------------------------------------------------------------------------------------------
+
+    def _learn(self, data: bytes, places: Sequence[tuple[int, int]]) -> None:
+        for begin, end in places:
+            _learn(data, begin, end, self._each.root, self._usual)
+        self._learned = True
+
+    # -- where it is -------------------------------------------------------------------------------------------------
+
+    def _lines(self, data: bytes, places: list[tuple[int, int]]) -> tuple[list[str], Flags]:
+        block = Block(data)
+        bounds = np.array(places, np.int64)
+        sound = np.ones(len(places), np.bool_)
+        found: list[Found] = []
+        rows = np.arange(len(places))
+        _locate(block, self._usual, rows, bounds[:, 0] + 4, bounds[:, 1], sound, found, ())
+        if not self._each.extra.kept:
+            self._refuse(found, sound)
+        count = int(sound.sum())
+        if not count:
+            return [], sound
+        number = np.cumsum(sound) - 1
+        return self._records(block, [one.only(sound) for one in found], number, count), sound
+
+    def _refuse(self, found: list[Found], sound: Flags) -> None:
+        """What no column takes is told of document by document, where it has to be told."""
+        if self._each.extra.told:
+            for one in found:
+                if one.slot.node is None:
+                    sound[one.rows] = False
+
+    # -- what it says ------------------------------------------------------------------------------------------------
+
+    def _records(self, block: Block, found: list[Found], number: Numbers, count: int) -> list[str]:
+        columns: list[list[str] | None] = [None] * len(self._fields)
+        for one in found:
+            if one.slot.node is not None:
+                for place, _ in one.slot.node.columns:
+                    columns[place] = self._column(block, one, place, number, count)
+        if self._each.extra.at is not None:
+            columns[self._each.extra.at] = self._extras(block, found, number, count)
+        texts = [
+            [self._each.missing[place]] * count if column is None else column for place, column in enumerate(columns)
+        ]
+        return [f"{line}\n" for line in map(",".join, zip(*texts, strict=True))]
+
+    def _column(self, block: Block, found: Found, place: int, number: Numbers, count: int) -> list[str]:
+        made = np.full(count, self._each.missing[place], object)
+        at = number[found.rows]
+        for kind in np.unique(found.kinds).tolist():
+            those = found.kinds == kind
+            if those.all():
+                texts = self._texts(block, found, place, kind, found.begins, found.ends)
+                if len(texts) == count:
+                    return texts
+                made[at] = texts
+                break
+            made[at[those]] = self._texts(block, found, place, kind, found.begins[those], found.ends[those])
+        listed: list[str] = made.tolist()
+        return listed
+
+    def _texts(self, block: Block, found: Found, place: int, kind: int, begins: Numbers, ends: Numbers) -> list[str]:
+        if kind == Kind.NULL:
+            return [self._null] * len(begins)
+        vector = VECTORS.get(self._fields[place].column.type, {}).get(kind)
+        texts = vector(block, begins, ends) if vector is not None else None
+        if texts is None:
+            wanted = found.slot.node.columns if found.slot.node else []
+            convert = next(convert for at, convert in wanted if at == place)
+            data = block.data
+            return [
+                _view(convert(data, kind, begin, end))
+                for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)
+            ]
+        if self._null:
+            return [f'"{text}"' if text == self._null else text for text in texts]
+        return texts
+
+    def _extras(self, block: Block, found: list[Found], number: Numbers, count: int) -> list[str] | None:
+        """What no column takes, as JSON; None where there is nothing of the kind."""
+        members: dict[tuple[bytes, ...], list[list[str]]] = {}
+        for one in found:
+            if one.slot.node is None and len(one.rows):
+                members.setdefault(one.parents, []).append(self._members(block, one, number, count))
+            elif one.slot.descends:
+                inner = members.pop((*one.parents, one.slot.name), None)
+                if inner is not None:
+                    name = _view(self._each.writer.texts.key(one.slot.name))
+                    joined = [f"{name}:{{{each}}}" if each else "" for each in _joined(inner)]
+                    members.setdefault(one.parents, []).append(joined)
+        if not members:
+            return None
+        missing = self._each.missing[self._each.extra.at or 0]
+        return ['"{' + each.replace('"', '""') + '}"' if each else missing for each in _joined(members.pop(()))]
+
+    def _members(self, block: Block, found: Found, number: Numbers, count: int) -> list[str]:
+        """A field that no column takes, as members of the JSON objects of all documents; empty where it is not."""
+        made = np.full(count, "", object)
+        at = number[found.rows]
+        for kind in np.unique(found.kinds).tolist():
+            those = found.kinds == kind
+            made[at[those]] = self._told(block, found.slot.name, kind, found.begins[those], found.ends[those])
+        listed: list[str] = made.tolist()
+        return listed
+
+    def _told(self, block: Block, name: bytes, kind: int, begins: Numbers, ends: Numbers) -> list[str]:
+        vector = None if self._each.writer.texts.canonical else JSON.get(kind)
+        texts = vector(block, begins, ends) if vector is not None else None
+        if texts is not None and name.isascii():
+            key = self._each.writer.texts.key(name)
+            return [f"{key}:{text}" for text in texts]
+        told, data = self._each.told, block.data
+        return [
+            _view(told(data, name, kind, begin, end)) for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)
+        ]
+
+
+def _joined(members: list[list[str]]) -> list[str]:
+    if len(members) == 1:
+        return members[0]
+    return [",".join(filter(None, each)) for each in zip(*members, strict=True)]
+
+
+def _view(text: str) -> str:
+    """The str whose characters are the bytes of ``text``."""
+    return text if text.isascii() else text.encode().decode("latin-1")
+
+
+def _learn(data: bytes, begin: int, end: int, node: Node, usual: list[Slot]) -> None:
+    """Put the fields of a document among the usual ones, in its order, as far as that fits theirs."""
+    at, place = begin + 4, 0
+    while at < end - 1:
+        kind = data[at]
+        value = data.index(0, at + 1) + 1
+        name = data[at + 1 : value - 1]
+        at = end_of(data, kind, value)
+        known = next((n for n, slot in enumerate(usual) if slot.name == name), None)
+        if known is None and len(usual) < _MAX_FIELDS:
+            usual.insert(place, Slot(name, node.children.get(name)))
+            known = place
+        if known is None or known < place:
+            continue
+        place = known + 1
+        slot = usual[known]
+        if slot.descends and kind == Kind.DOCUMENT and slot.node is not None:
+            _learn(data, value, at, slot.node, slot.inner)
+
+
+def _locate(
+    block: Block,
+    usual: list[Slot],
+    rows: Numbers,
+    at: Numbers,
+    ends: Numbers,
+    sound: Flags,
+    found: list[Found],
+    parents: tuple[bytes, ...],
+) -> None:
+    """Find the usual fields in documents; ``sound`` is taken from those that have others."""
+    for slot in usual:
+        here = _is_at(block, slot, at + 1)
+        everywhere = bool(here.all())
+        places, those = (at, rows) if everywhere else (at[here], rows[here])
+        if not len(places):
+            continue
+        kinds = block.bytes[places].astype(np.int64)
+        begins = places + len(slot.name) + 2
+        stops = _ends(block, kinds, begins)
+        unknown = stops < 0
+        if unknown.any():
+            sound[those[unknown]] = False
+            stops[unknown] = begins[unknown]
+        if everywhere:
+            at = stops
+        else:
+            at = at.copy()  # it may be where the values before end, which is kept
+            at[here] = stops
+        if slot.descends:
+            _descend(block, slot, those, kinds, begins, stops, sound, found, parents)
+        found.append(Found(slot, those, kinds, begins, stops, parents))
+        if slot.node is not None and slot.node.columns and slot.node.children:
+            sound[those] = False
+    sound[rows[(at != ends - 1)]] = False
+
+
+def _descend(
+    block: Block,
+    slot: Slot,
+    rows: Numbers,
+    kinds: Numbers,
+    begins: Numbers,
+    ends: Numbers,
+    sound: Flags,
+    found: list[Found],
+    parents: tuple[bytes, ...],
+) -> None:
+    """Fields of fields; what is no document there, or an empty one, is not usual."""
+    nested = (kinds == Kind.DOCUMENT) & (ends - begins > 5)
+    sound[rows[~nested]] = False
+    _locate(block, slot.inner, rows[nested], begins[nested] + 4, ends[nested], sound, found, (*parents, slot.name))
+
+
+def _is_at(block: Block, slot: Slot, at: Numbers) -> Flags:
+    """Where the field's name is."""
+    (_, mask, wanted), *others = slot.words
+    here: Flags = (block.words[at] & mask) == wanted
+    for offset, mask, wanted in others:
+        here &= (block.words[np.minimum(at + offset, len(block.data))] & mask) == wanted
+    return here
+
+
+def _ends(block: Block, kinds: Numbers, begins: Numbers) -> Numbers:
+    """Where the values end; negative where that is not told by a length."""
+    first = int(kinds[0])
+    if (kinds == first).all():
+        if (size := int(_FIXED[first])) != _UNKNOWN:
+            return begins + size
+        if (extra := int(_EXTRA[first])) != _UNKNOWN:
+            ends: Numbers = begins + block.int32[begins] + extra
+            return ends
+        return np.full(len(begins), _UNKNOWN)
+    sizes, extras = _FIXED[kinds], _EXTRA[kinds]
+    lengths = block.int32[np.minimum(begins, len(block.data) - 1)].astype(np.int64)
+    ends = np.where(sizes != _UNKNOWN, begins + sizes, begins + lengths + extras)
+    return np.where((sizes == _UNKNOWN) & (extras == _UNKNOWN), _UNKNOWN, ends)

@@ -1,0 +1,1 @@
+"""REST APIs: endpoints of JSON, NDJSON or CSV over HTTP."""

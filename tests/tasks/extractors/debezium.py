@@ -1,0 +1,156 @@
+"""What the tests of Debezium's events share: connectors on real databases, and the messages they write."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Consumer
+
+from blocks.s3 import CsvDialect
+from tasks.extractors.contract import Output, Records
+from tasks.extractors.kafka.debezium import DebeziumDecoder, DebeziumOptions, debezium_decoder
+from tasks.extractors.kafka.message import Message
+from tests.servers.connect import ConnectServer
+from tests.servers.kafka import KafkaServer
+from tests.servers.mysql import MySQLServer
+from tests.servers.postgres import PostgresServer
+from tests.tasks.extractors.binlog import fields
+
+SAMPLES = Path(__file__).parent / "debezium_samples"
+
+WITH_SCHEMAS = {"key.converter.schemas.enable": "true", "value.converter.schemas.enable": "true"}
+EXACT = {
+    "decimal.handling.mode": "string",
+    "interval.handling.mode": "string",
+    "bigint.unsigned.handling.mode": "precise",
+    "column.propagate.source.type": ".*",
+    "value.converter.replace.null.with.default": "false",
+}
+"""The settings that lose the least: docs/debezium.md."""
+
+_JSON = "org.apache.kafka.connect.json.JsonConverter"
+
+
+def compact(document: Any) -> bytes:
+    """JSON as Connect's converter writes it."""
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def sample(name: str) -> list[Message]:
+    """Events that were recorded of Debezium 3.6, as messages of one partition."""
+    lines = (SAMPLES / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [message(offset, **json.loads(line)) for offset, line in enumerate(lines)]
+
+
+def message(offset: int, topic: str, key: Any, value: Any, headers: Mapping[str, Any] | None = None) -> Message:
+    """A message of these documents."""
+    key, value = (None if part is None else compact(part) for part in (key, value))
+    return Message(topic, 0, offset, 1_795_388_467_000, key, value, ())
+
+
+def decode(
+    messages: list[Message], options: DebeziumOptions | None = None, dialect: CsvDialect | None = None
+) -> list[tuple[Output, Records]]:
+    """Their records."""
+    return decoder(options, dialect)(messages)
+
+
+def decoder(options: DebeziumOptions | None = None, dialect: CsvDialect | None = None) -> DebeziumDecoder:
+    return debezium_decoder(dialect or CsvDialect(), options or DebeziumOptions())
+
+
+def rows(made: list[tuple[Output, Records]], table: str) -> list[dict[str, str]]:
+    """The records of a table as raw fields (quotes stay) by the name of the column."""
+    found = []
+    for output, records in made:
+        if output.table == table:
+            lines = fields(records.data)
+            assert len(lines) == records.count
+            names = [column.name for column in output.columns]
+            found += [dict(zip(names, [part.decode() for part in line], strict=True)) for line in lines]
+    return found
+
+
+# -- connectors ---------------------------------------------------------------------------------------------------------
+
+
+class Connector:
+    """A connector, and the messages of all its topics."""
+
+    def __init__(self, kafka: KafkaServer, connect: ConnectServer, config: Mapping[str, str]) -> None:
+        self.name = f"c{secrets.token_hex(4)}"
+        self._kafka, self._connect = kafka, connect
+        self._config = {"tasks.max": "1", "topic.prefix": self.name, "heartbeat.interval.ms": "0", **config}
+
+    def start(self) -> None:
+        self._connect.put(self.name, self._config, 120)
+
+    def messages(self, enough: Callable[[list[Message]], bool], seconds: float = 90) -> list[Message]:
+        """All messages of the topics from their beginning, once there are enough."""
+        settings = {"bootstrap.servers": self._kafka.bootstrap, "group.id": self.name, "auto.offset.reset": "earliest",
+                    "enable.auto.commit": False, "topic.metadata.refresh.interval.ms": 300, "log_level": 2}  # fmt: skip
+        consumer, found = Consumer(settings), list[Message]()
+        deadline = time.monotonic() + seconds
+        try:
+            consumer.subscribe([f"^{self.name}.*"])
+            while not enough(found):
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{len(found)} messages:\n{self._connect.tail(20)}")
+                for got in consumer.consume(100, 0.5):
+                    if got.error() is None:
+                        found.append(_message(got))
+        finally:
+            consumer.close()
+        return found
+
+    def remove(self) -> None:
+        self._connect.remove(self.name)
+
+
+def _message(got: Any) -> Message:
+    headers = tuple(got.headers() or ())
+    return Message(got.topic(), got.partition(), got.offset(), got.timestamp()[1], got.key(), got.value(), headers)
+
+
+def of_postgres(server: PostgresServer, **settings: str) -> dict[str, str]:
+    slot = f"s{secrets.token_hex(4)}"
+    return {
+        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
+        "database.hostname": server.host, "database.port": str(server.port), "database.user": server.user,
+        "database.password": server.password, "database.dbname": server.database, "plugin.name": "pgoutput",
+        "slot.name": slot, "slot.drop.on.stop": "true", "publication.name": slot,
+        "key.converter": _JSON, "value.converter": _JSON,
+    } | settings  # fmt: skip
+
+
+def of_mysql(server: MySQLServer, kafka: KafkaServer, **settings: str) -> dict[str, str]:
+    return {
+        "connector.class": "io.debezium.connector.mysql.MySqlConnector",
+        "database.hostname": server.host, "database.port": str(server.port), "database.user": server.user,
+        "database.password": server.password, "database.server.id": str(secrets.randbelow(1 << 30) + 1000),
+        "database.include.list": server.database, "schema.history.internal.kafka.topic": f"h{secrets.token_hex(4)}",
+        "schema.history.internal.kafka.bootstrap.servers": kafka.bootstrap,
+        "key.converter": _JSON, "value.converter": _JSON,
+    } | settings  # fmt: skip
+
+
+async def recorded(connector: Connector, snapshot: int, changes: Callable[[], Any], total: int) -> list[Message]:
+    """The messages of a snapshot of so many rows, and of changes made after it."""
+    await asyncio.to_thread(connector.start)
+    try:
+        await asyncio.to_thread(connector.messages, lambda found: _events(found) >= snapshot)
+        await changes()
+        return await asyncio.to_thread(connector.messages, lambda found: _events(found) >= total)
+    finally:
+        await asyncio.to_thread(connector.remove)
+
+
+def _events(found: list[Message]) -> int:
+    """How many of the messages are events of rows."""
+    return sum(b'"op":"' in (each.value or b"") for each in found)

@@ -1,0 +1,177 @@
+"""Every way of paging brings every record once, in order, whatever the server does; and no walk goes on for ever."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from blocks.errors import ConfigurationError
+from tasks.extractors.rest.errors import PagesMoved
+from tests.servers.rest import Space
+from tests.tasks.extractors.rest import block, endpoint, ids, in_thread, items
+
+WAYS: dict[str, dict[str, Any]] = {
+    "page": {"pagination": {"kind": "page", "size_param": "per_page", "size": 10}},
+    "page, size unknown": {"pagination": {"kind": "page"}, "params": {"per_page": "10"}},
+    "page, pages told": {
+        "pagination": {"kind": "page", "size_param": "per_page", "size": 10, "pages": "pages", "total": "total"}
+    },
+    "page in the body": {
+        "pagination": {"kind": "page", "size_param": "per_page", "size": 10, "place": "body"},
+        "method": "POST",
+        "body": {"search": "all"},
+    },
+    "offset": {"pagination": {"kind": "offset", "limit": 10}},
+    "offset, total told": {"pagination": {"kind": "offset", "limit": 10, "total": "total"}},
+    "cursor": {"pagination": {"kind": "cursor", "value": "next_cursor"}, "params": {"limit": "10"}},
+    "cursor in a header": {"pagination": {"kind": "cursor", "header": "X-Next-Cursor"}, "params": {"limit": "10"}},
+    "cursor, until told": {
+        "pagination": {"kind": "cursor", "value": "next_cursor", "stop": "!has_more"},
+        "params": {"limit": "10"},
+    },
+    "next": {"pagination": {"kind": "next", "value": "next"}, "params": {"limit": "10"}},
+    "link": {"pagination": {"kind": "link"}, "params": {"limit": "10", "as": "bare"}, "records": ""},
+    "link, by default": {
+        "params": {"page": "1", "per_page": "10", "as": "bare"},
+        "records": "",
+        "pagination": {"kind": "link"},
+    },
+    "none": {"pagination": {"kind": "none"}},
+}
+NUMBERED = [name for name in WAYS if name.startswith(("page", "offset"))]
+
+
+@pytest.mark.parametrize("count", [0, 1, 10, 11, 137])
+@pytest.mark.parametrize("way", WAYS)
+async def test_every_record_comes_once_and_in_order(rest_space: Space, way: str, count: int) -> None:
+    """None, one, a full page, one more, and many."""
+    await in_thread(rest_space.add, items(count))
+    assert await ids(endpoint(rest_space, **WAYS[way])) == list(range(1, count + 1))
+
+
+@pytest.mark.parametrize("way", NUMBERED)
+async def test_pages_whose_numbers_are_known_come_at_once(rest_space: Space, way: str) -> None:
+    """As many requests are under way as the connection allows, and no more; order stays."""
+    await in_thread(rest_space.add, items(400))
+    await in_thread(rest_space.rule, path="/items", times=-1, delay=0.05)
+    found = await ids(endpoint(rest_space, connection=block(rest_space, concurrency=5), **WAYS[way]))
+    assert found == list(range(1, 401))
+    assert max(request["under_way"] for request in await in_thread(rest_space.asked)) == 5
+
+
+async def test_slow_pages_keep_their_place(rest_space: Space) -> None:
+    """A page that is slower than those behind it is written before them."""
+    await in_thread(rest_space.add, items(100))
+    for page in (1, 3, 4):
+        await in_thread(rest_space.rule, query=f"page={page}&", times=-1, delay=0.3)
+    assert await ids(endpoint(rest_space, **WAYS["page"])) == list(range(1, 101))
+
+
+@pytest.mark.parametrize("way", ["offset", "offset, total told", "cursor", "next", "page, size unknown"])
+async def test_a_server_that_gives_smaller_pages(rest_space: Space, way: str) -> None:
+    """Asked for ten at a time, it gives seven: nothing is passed over."""
+    await in_thread(rest_space.add, items(100))
+    await in_thread(rest_space.rule, path="/items", times=-1, shrink=7)
+    assert await ids(endpoint(rest_space, **WAYS[way])) == list(range(1, 101))
+
+
+async def test_a_server_whose_pages_change_in_size(rest_space: Space) -> None:
+    """By offset, pages that were asked for ahead are asked for anew where one before them was smaller."""
+    await in_thread(rest_space.add, items(200))
+    await in_thread(rest_space.rule, query="offset=40&", times=-1, shrink=3)
+    await in_thread(rest_space.rule, query="offset=83&", times=-1, shrink=1)
+    assert await ids(endpoint(rest_space, **WAYS["offset"])) == list(range(1, 201))
+
+
+async def test_few_requests_are_made_for_nothing(rest_space: Space) -> None:
+    """Nothing is asked for behind a page that is not full, nor behind the last page that the API tells of."""
+    await in_thread(rest_space.add, items(35))
+    await ids(endpoint(rest_space, **WAYS["page, pages told"]))
+    assert len(await in_thread(rest_space.asked)) == 5  # one to plan
+    (await in_thread(rest_space.add, items(5, 1, kind="few"), "few"))
+    await ids(endpoint(rest_space, "/few", **WAYS["offset"]))
+    assert len(await in_thread(rest_space.asked, "few")) == 3  # one to plan, and one behind the page, which is empty
+
+
+@pytest.mark.parametrize("way", ["offset, total told", "page, pages told"])
+async def test_records_that_are_passed_over_are_found_out(rest_space: Space, way: str) -> None:
+    """Rows removed between two pages move the others: the count that the API tells does not fit, and the read is repeated."""
+    await in_thread(rest_space.add, items(60))
+    await in_thread(rest_space.rule, path="/items", skip=1, remove=[1, 2, 3])
+    source = endpoint(rest_space, connection=block(rest_space, concurrency=1), **WAYS[way])
+    with pytest.raises(PagesMoved, match=r"field pagination.total"):
+        await ids(source)
+    assert await ids(source) == list(range(4, 61))
+
+
+async def test_an_empty_page_before_the_end_is_found_out(rest_space: Space) -> None:
+    """A page that is empty while the next one is not stands for records that are missing."""
+    await in_thread(rest_space.add, items(100))
+    await in_thread(rest_space.rule, query="page=5&", times=-1, empty=True)
+    with pytest.raises(PagesMoved, match="a page is empty, and the one at 6"):
+        await ids(endpoint(rest_space, **WAYS["page"]))
+
+
+async def test_records_that_come_again_on_the_next_page_are_left_out(rest_space: Space) -> None:
+    """Rows added in front move the others to the next page; with a key the doubles are dropped, and counted."""
+    await in_thread(rest_space.add, items(30))
+    source = endpoint(rest_space, connection=block(rest_space, concurrency=1), **WAYS["page"])
+    await in_thread(rest_space.rule, query="page=2&", times=-1, skip=0, body=_page(range(8, 21)))
+    assert await ids(source) == list(range(1, 31))
+
+
+def _page(numbers: range) -> str:
+    import json
+
+    made = [made for made in items(max(numbers)) if made["id"] in numbers]
+    return json.dumps({"data": {"items": made}, "total": 0, "pages": 3})
+
+
+@pytest.mark.parametrize("way", ["page", "offset"])
+async def test_a_parameter_that_is_not_heeded_is_found_out(rest_space: Space, way: str) -> None:
+    """The same page again and again is an error that names the field; or the end, where that is said."""
+    await in_thread(rest_space.add, items(5))
+    pagination = WAYS[way]["pagination"] | {"param": "pgae"}
+    source = endpoint(rest_space, pagination=pagination, params={"per_page": "5"})
+    with pytest.raises(ConfigurationError, match="field pagination: page 2 has the same records"):
+        await ids(source)
+    stopping = endpoint(rest_space, pagination=pagination | {"repeats": "stop"}, params={"per_page": "5"})
+    assert await ids(stopping) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("way", "told"), [("next", "next"), ("cursor", "next_cursor")])
+async def test_a_circle_is_found_out(rest_space: Space, way: str, told: str) -> None:
+    """A next page that was read before ends the run."""
+    await in_thread(rest_space.add, items(30))
+    again = '{"data": {"items": [{"id": %d}]}, "next": "?limit=10&cursor=10", "next_cursor": "10"}'
+    await in_thread(rest_space.rule, query="cursor=20", times=-1, body=again % 99)
+    with pytest.raises(ConfigurationError, match="in a circle"):
+        await ids(endpoint(rest_space, **WAYS[way]))
+    assert told
+
+
+async def test_there_is_a_most_of_pages(rest_space: Space) -> None:
+    """A walk that is longer than was said ends with an error."""
+    await in_thread(rest_space.add, items(100))
+    source = endpoint(rest_space, pagination={"kind": "offset", "limit": 10, "max_pages": 5})
+    with pytest.raises(ConfigurationError, match=r"field pagination\.max_pages: there are more than 5 pages"):
+        await ids(source)
+
+
+async def test_pages_that_nobody_asked_for_are_not_overlooked(rest_space: Space) -> None:
+    """By default the header Link is followed; a response that speaks of more in another way is not taken for all."""
+    await in_thread(rest_space.add, items(30))
+    with pytest.raises(ConfigurationError, match=r"field pagination: .* no Link header but says has_more"):
+        await ids(endpoint(rest_space, params={"limit": "10"}, pagination={"kind": "link"}))
+    assert await ids(endpoint(rest_space, params={"limit": "40"}, pagination={"kind": "link"})) == list(range(1, 31))
+
+
+async def test_the_next_page_is_not_looked_for_elsewhere(rest_space: Space) -> None:
+    """A URL of another host would be given what is asked for here."""
+    await in_thread(rest_space.add, items(3))
+    elsewhere = '{"data": {"items": [{"id": 1}]}, "next": "https://elsewhere.example/items?access_token=s3cr3t"}'
+    await in_thread(rest_space.rule, path="/items", times=-1, body=elsewhere)
+    with pytest.raises(ConfigurationError, match="field pagination: the next page would be at another place") as raised:
+        await ids(endpoint(rest_space, **WAYS["next"]))
+    assert "s3cr3t" not in str(raised.value)

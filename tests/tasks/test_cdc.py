@@ -1,0 +1,157 @@
+"""Capture switched on, looked at, and off: on a real Kafka Connect with Debezium, and a real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from secrets import token_hex
+from typing import Any
+
+import pytest
+
+from blocks.errors import ConfigurationError
+from blocks.kafka_connect import KafkaConnect
+from blocks.postgres import Postgres
+from tasks.cdc import capture
+from tasks.cdc.settings import slot_name
+from tasks.extractors.kafka.source import KafkaTopics
+from tests.servers.connect import ConnectServer
+from tests.servers.kafka import KafkaServer
+from tests.servers.postgres import PostgresServer, connected
+from tests.tasks.extractors.kafka import block_of, run
+
+
+@dataclass
+class Captured:
+    """A stream of two tables."""
+
+    database: PostgresServer
+    kafka: KafkaServer
+    connect: ConnectServer
+    name: str = field(default_factory=lambda: f"c-{token_hex(4)}")
+
+    def source(self, *tables: str, **fields: Any) -> KafkaTopics:
+        server = self.database
+        block = Postgres(
+            host=server.host, port=server.port, database=server.database, user=server.user, password=server.password
+        )
+        password = self.connect.secret(self.name, server.password)
+        told = {"connect": KafkaConnect(url=self.connect.url), "database": block, "password": password, **fields}
+        return KafkaTopics(
+            connection=block_of(self.kafka),
+            topics=(f"{self.name}.public.*",),
+            format="debezium",
+            debezium={"tables": tables or ("public.*", "-*.left_out")},
+            capture=told,
+        )
+
+    async def execute(self, *statements: str) -> None:
+        async with connected(self.database) as connection:
+            for statement in statements:
+                await connection.execute(statement)
+
+    async def fetch(self, query: str) -> list[Any]:
+        async with connected(self.database) as connection:
+            return [row[0] for row in await connection.fetch(query)]
+
+    async def enable(self, source: KafkaTopics) -> list[str]:
+        return [line async for line in capture.enable(self.name, source)]
+
+    async def status(self, source: KafkaTopics) -> list[str]:
+        return [f"{finding.level}: {finding.text}" async for finding in capture.status(self.name, source)]
+
+    async def disable(self, source: KafkaTopics) -> list[str]:
+        return [line async for line in capture.disable(self.name, source)]
+
+
+@pytest.fixture
+async def captured(
+    database: PostgresServer, kafka_server: KafkaServer, connect_server: ConnectServer
+) -> AsyncIterator[Captured]:
+    made = Captured(database, kafka_server, connect_server)
+    await made.execute(
+        "CREATE TABLE a (id int PRIMARY KEY, note text)",
+        'CREATE TABLE "B.b" (id int PRIMARY KEY)',
+        "CREATE TABLE left_out (id int PRIMARY KEY)",
+        "INSERT INTO a VALUES (1, 'x')",
+    )
+    yield made
+    if not connect_server.running:
+        connect_server.start()
+    await made.disable(made.source())
+
+
+async def test_capture_on_and_off(captured: Captured) -> None:
+    """Publication of the tables that are meant, slot, running connector; again changes nothing; off leaves nothing."""
+    source = captured.source("public.a", "public.left*", "-*.left_out")
+    made = await captured.enable(source)
+    assert any(line == f"connector {captured.name}: created" for line in made)
+    assert any("RUNNING, tasks: RUNNING" in line for line in made)
+    published = f"SELECT tablename FROM pg_publication_tables WHERE pubname = '{slot_name(captured.name)}'"
+    assert await captured.fetch(published) == ["a"]
+    again = await captured.enable(source)
+    assert any(line == f"connector {captured.name}: unchanged" for line in again)
+    assert not any(captured.database.password in line for line in [*made, *again])
+    config = captured.connect.ask("GET", f"/connectors/{captured.name}/config")
+    assert config["database.password"].startswith("${file:")
+
+    async with asyncio.timeout(30):
+        while not (rows := await _rows(source)):
+            await asyncio.sleep(0.3)
+    assert [(row["_op"], row["id"], row["note"]) for row in rows] == [("S", "1", "x")]
+    status = await captured.status(source)
+    assert status[0] == f"ok: connector {captured.name}: RUNNING, tasks: RUNNING"
+    assert any(f"slot {slot_name(captured.name)}: read" in line and "retained" in line for line in status)
+    assert not any(line.startswith("error") for line in status)
+
+    removed = await captured.disable(source)
+    assert len(removed) == 3
+    assert await captured.fetch("SELECT slot_name FROM pg_replication_slots WHERE database = current_database()") == []
+    assert await captured.fetch("SELECT pubname FROM pg_publication") == []
+    assert await captured.disable(source) == [f"connector {captured.name}: there was none"]
+    assert (await captured.status(source))[0].startswith("error: connector")
+
+
+async def test_another_table(captured: Captured) -> None:
+    """A table that comes to a capture is published, and one is told that its rows are not brought."""
+    await captured.enable(captured.source("public.a"))
+    told = await captured.enable(captured.source())
+    assert any(line == f"connector {captured.name}: updated" for line in told)
+    assert any(line.startswith("public.B.b is new") for line in told)
+    published = f"SELECT tablename FROM pg_publication_tables WHERE pubname = '{slot_name(captured.name)}' ORDER BY 1"
+    assert await captured.fetch(published) == ["B.b", "a"]
+
+
+async def test_what_has_to_be_mended_first(captured: Captured) -> None:
+    """A table without a key, a name that fits none, a prefix that is none: errors that say what to do, and nothing is made."""
+    await captured.execute("CREATE TABLE keyless (id int)")
+    with pytest.raises(ConfigurationError, match=r"keyless has no key.*REPLICA IDENTITY FULL"):
+        await captured.enable(captured.source())
+    with pytest.raises(ConfigurationError, match=r"field debezium\.tables: no table is like public\.nope"):
+        await captured.enable(captured.source("public.nope"))
+    wrong = captured.source("public.a").model_copy(update={"topics": ("*.public.a",)})
+    with pytest.raises(ConfigurationError, match="field topics"):
+        await captured.enable(wrong)
+    without = captured.source().model_copy(update={"capture": None})
+    with pytest.raises(ConfigurationError, match="field capture"):
+        await captured.enable(without)
+    assert captured.connect.ask("GET", "/connectors") is not None
+    assert captured.name not in captured.connect.ask("GET", "/connectors")
+
+
+async def test_a_connect_that_refuses(captured: Captured) -> None:
+    """A connector that fails is told with its reason; workers that are not there are, too."""
+    bad = captured.source("public.a", settings={"connector.class": "no.such.Connector"})
+    with pytest.raises(ConfigurationError, match=r"(?s)Kafka Connect refuses.*no\.such\.Connector"):
+        await captured.enable(bad)
+    gone = captured.source("public.a", connect=KafkaConnect(url="http://127.0.0.1:1"))
+    with pytest.raises(ConfigurationError, match=r"does not answer.*check url"):
+        await captured.status(gone)
+
+
+async def _rows(source: KafkaTopics) -> list[dict[str, str]]:
+    try:
+        return (await run(source)).all
+    except ConfigurationError:  # no topic yet
+        return []

@@ -205,10 +205,10 @@ async def test_a_cancel_reaches_the_partitions(
     async with asyncio.timeout(60):
         while any(run.state is None or not run.state.is_final() for run in (await children(client))[-4:]):
             await asyncio.sleep(0.5)
-    gate.opened.set()
     assert {run.state.type.value for run in (await children(client))[-4:] if run.state} == {"CANCELLED"}
     assert await shop.commits() == []
     assert await shop.leftovers() == []
+    gate.opened.set()
 
 
 async def test_what_cannot_be_spread_is_told(shop: Shop, mysql_shop: MySQLShop) -> None:

@@ -103,8 +103,7 @@ async def adopt(mark: Watermark, commit: Commit, log: CommitLog) -> None:
 
 async def put_pending(mark: Watermark, plan: Plan, log: CommitLog) -> None:
     """Note the plan under way, before its first row is read."""
-    # Who takes it up cannot join a snapshot that is gone by then.
-    mark.pending, mark.destination = plan.model_dump(mode="json", exclude={"joinable"}), log.folder
+    mark.pending, mark.destination = plan.kept(), log.folder
     await mark.put()
 
 

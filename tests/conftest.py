@@ -4,6 +4,7 @@ A server that can't be had on this machine skips the test and says how to get it
 """
 
 import atexit
+import csv
 import os
 import secrets
 import shutil
@@ -32,6 +33,8 @@ from blockbuster import BlockBuster  # noqa: E402
 
 from tests.servers import connect, faults, kafka, mongodb, mysql, postgres, rest, s3  # noqa: E402
 from tests.servers.support import ServerUnavailableError, unavailable  # noqa: E402
+
+csv.field_size_limit(1 << 30)  # some tests read values of many megabytes
 
 _started: dict[str, str] = {}  # the servers of this run and their versions, for the summary
 

@@ -83,6 +83,10 @@ class Plan(Frozen):
     notes: tuple[str, ...] = ()
     """What a person should know about this plan: assumptions made, privileges missing, bounds held back."""
 
+    def kept(self) -> dict[str, JsonValue]:
+        """As JSON, for a later run, which cannot join a snapshot that is gone by then."""
+        return self.model_dump(mode="json", exclude={"joinable"})
+
 
 class Limits(Frozen):
     """Where a run of a change stream ends before its window does, at the next end of a transaction; 0: nowhere."""

@@ -56,7 +56,6 @@ def made(
     each = Documents(fields, declared, dialect, canonical=canonical)
     data, count = (Batches(each, fields, dialect) if batches else each).csv(raw)
     assert count == len(documents)
-    csv.field_size_limit(32 << 20)
     rows = list(csv.reader(io.StringIO(data.decode(), newline="")))
     assert len(rows) == count
     return rows, dict(each.writer.counted)

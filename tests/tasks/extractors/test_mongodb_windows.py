@@ -62,7 +62,7 @@ class Events:
         """The numbers of one read, sorted, and its plan, which was stored and loaded in between."""
         async with self.source(**fields).open(options) as extractor:
             plan = await extractor.plan(since)
-            kept = Plan.model_validate_json(plan.model_dump_json())
+            kept = Plan.model_validate(plan.kept())
             return sorted(int(row[0]) for row in await collected(extractor, kept)), plan
 
 

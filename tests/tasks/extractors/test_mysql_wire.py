@@ -25,8 +25,6 @@ from tests.servers.mysql import MySQLServer
 from tests.tasks.extractors.test_mysql import block_of
 from tests.windows import NUMBERS
 
-csv.field_size_limit(1 << 30)
-
 
 async def rows_of(source: MySQLTable | MySQLQuery, pause: Callable[[], Awaitable[None]] | None = None) -> list[Any]:
     """The records of a full read; ``pause`` is awaited at the first write."""

@@ -95,7 +95,7 @@ def _decoded(source: Any, options: ReadOptions, place: Place, start: int, end: i
     finally:
         reader.close()
     tables = sorted({output.table for output, _ in made})
-    text = f"{place[0]} can be read; {len(messages)} message(s) are {source.format}: {_listed(tables) or 'no row'}"
+    text = f"{place[0]} can be read; its first messages are {source.format}: {_listed(tables) or 'no row'}"
     return [Finding("ok", f"source: {text}")]
 
 

@@ -94,6 +94,7 @@ async def forget_deployments() -> None:
 async def worker(lake: S3Destination, tmp_path: Path) -> AsyncIterator[None]:
     """A worker of the pool that the file names, with all of it deployed."""
     assert lake
+    await forget_deployments()
     async with working("default", tmp_path):
         await prefect("--no-prompt", "deploy", "--all")
         yield

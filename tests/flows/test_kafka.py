@@ -163,7 +163,7 @@ async def test_a_snapshot_and_what_comes_after_it(cdc_shop: DebeziumShop) -> Non
     await cdc_shop.capture_changes()
     parameters = await cdc_shop.save() | {"mode": "changes"}
     await cdc_shop.catch_up(parameters, extract)
-    assert {row["_op"] for row in (await cdc_shop.changes())["orders"]} == {"S"}
+    assert {row["_op"] for row in (await cdc_shop.changes())["orders"] if int(row["id"]) > 0} == {"S"}
     await cdc_shop.execute(
         "UPDATE orders SET counter = counter + 1",
         "DELETE FROM orders WHERE id = 3",

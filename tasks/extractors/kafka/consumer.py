@@ -34,6 +34,8 @@ _SETTINGS = {
     "fetch.wait.max.ms": 100,
     # What waits in the client for the next batch; it is what a partition that is read costs in memory.
     "queued.max.messages.kbytes": 16 << 10,
+    # How long the client rests once so much waits; by its own default a second, in which all of it is read.
+    "fetch.queue.backoff.ms": 5,
     "check.crcs": True,
 }
 

@@ -7,13 +7,16 @@ range is known by positions: markers of transactions, aborted messages and compa
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
+from itertools import chain
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Message as _Message
 
 from blocks.kafka import Kafka
 from tasks.extractors.kafka.errors import PASSING, Told, UnreachableError, asking, explained
-from tasks.extractors.kafka.message import Message
+from tasks.extractors.kafka.message import Batch, Headers
 
 _BATCH_MESSAGES = 5_000
 _BATCH_BYTES = 8 << 20
@@ -58,7 +61,7 @@ class Reader:
     def has_ended(self) -> bool:
         return self.position >= self._end
 
-    def batch(self) -> list[Message]:
+    def batch(self) -> Batch:
         """Some messages, in their order; none only where the range has ended.
 
         Raises `SnapshotLost` where the offsets are not there any more, `UnreachableError` where nothing comes.
@@ -71,39 +74,26 @@ class Reader:
                 return messages
             if time.monotonic() > deadline:
                 raise self._stalled()
-        return []
+        return self._taken([])
 
     def close(self) -> None:
         self._consumer.close()
 
-    def _taken(self, found: list[Any]) -> list[Message]:
-        messages: list[Message] = []
-        topic, partition, end = self._topic, self._partition, self._end
-        for each in found:
-            error = each.error()
-            if error is not None:
-                self._heed(each, error)
-                continue
-            offset = each.offset()
-            if offset >= end:
-                self.position = end
-                break
-            kind, at = each.timestamp()
-            headers = each.headers()
-            messages.append(
-                Message(
-                    topic,
-                    partition,
-                    offset,
-                    at if kind else -1,
-                    each.key(),
-                    each.value(),
-                    tuple(headers) if headers else (),
-                )
-            )
-        if messages and self.position < end:
-            self.position = max(self.position, messages[-1].offset + 1)
-        return messages
+    def _taken(self, found: list[Any]) -> Batch:
+        failed = [each for each in found if each.error() is not None]
+        for each in failed:
+            self._heed(each, each.error())
+        if failed:
+            found = [each for each in found if each.error() is None]
+        offsets = list(map(_Message.offset, found))
+        if offsets and offsets[-1] >= self._end:
+            past = bisect_left(offsets, self._end)
+            del offsets[past:], found[past:]
+            self.position = self._end
+        elif offsets:
+            self.position = max(self.position, offsets[-1] + 1)
+        values, keys = list(map(_Message.value, found)), list(map(_Message.key, found))
+        return Batch((self._topic, self._partition), offsets, values, keys, found, _rest)
 
     def _heed(self, event: Any, error: KafkaError) -> None:
         if error.code() == KafkaError._PARTITION_EOF:
@@ -114,8 +104,8 @@ class Reader:
         else:
             self._told(error)
 
-    def _adapt(self, messages: list[Message]) -> None:
-        size = sum(len(message.value or b"") + len(message.key or b"") for message in messages) // len(messages)
+    def _adapt(self, messages: Batch) -> None:
+        size = sum(map(len, filter(None, chain(messages.values, messages.keys)))) // len(messages)
         self._size = max(1, min(_BATCH_MESSAGES, self._size * _GROWTH, _BATCH_BYTES // (size + 100)))
 
     def _stalled(self) -> Exception:
@@ -125,3 +115,9 @@ class Reader:
             f"{self._block.describe()}: nothing came of {self._topic} [{self._partition}] from offset {self.position} on, "
             f"which was to be read up to {self._end} ({told})"
         )
+
+
+def _rest(message: Any) -> tuple[int, Headers]:
+    """What few decoders ask for."""
+    kind, at = message.timestamp()
+    return at if kind else -1, tuple(message.headers() or ())

@@ -1,4 +1,4 @@
-"""Messages → records: runs of messages of one shape go through one loop, in which nothing is looked up.
+"""Messages → records: what follows each other in one shape is decoded event by event, and written column by column.
 
 What a message is, is found out when its first bytes are not those of the one before (see `framing`), and by
 `tasks.extractors.kafka.debezium.learning`.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain, compress, groupby
 from typing import Any
 
 import msgspec
@@ -22,8 +23,9 @@ from tasks.extractors.kafka.debezium.learning import Learning, PassedOver
 from tasks.extractors.kafka.debezium.options import DebeziumOptions
 from tasks.extractors.kafka.debezium.positions import Deduplicator
 from tasks.extractors.kafka.debezium.readers import Reader
+from tasks.extractors.kafka.debezium.stretch import MOST, NO_KEY, Stretch, all_same, decoded
 from tasks.extractors.kafka.decoding import UndecodableError
-from tasks.extractors.kafka.message import Message
+from tasks.extractors.kafka.message import Batch, Message, batches
 
 FAILURES = (msgspec.DecodeError, ValueError, LookupError, ArithmeticError, TypeError, EOFError, RecursionError)
 """What decoding bytes that are no event may raise."""
@@ -33,8 +35,6 @@ NOT_WANTED = "events of other tables, passed over"
 EARLY_TOMBSTONES = "tombstones before any event, passed over"
 
 _EPOCH_TEXT = times.stamp(6, 6)
-_NO_KEY = b"\xff"
-"""What no key, and no table, begins with."""
 
 
 class DebeziumDecoder:
@@ -47,7 +47,8 @@ class DebeziumDecoder:
         self._seen = Deduplicator(state)
         self._last: dict[str, Reader] = {}
         """By topic: of the message before."""
-        self._out: list[tuple[Output, Records]] = []
+        self._out: list[tuple[Output, list[str], set[str]]] = []
+        """Lines of an output, and which columns some of them lack."""
         self.counted: Counter[str] = Counter()
         """What became of messages that made no record, since the beginning. The records of a call tell it too, from the
         first that follow on."""
@@ -63,14 +64,20 @@ class DebeziumDecoder:
         seen, counted, untold = self._seen.copy(), self.counted.copy(), self._untold.copy()
         self._out = []
         try:
-            at = 0
-            while at < len(messages):
-                at = self._next(messages, at)
+            for batch in batches(messages):
+                at = 0
+                while at < len(batch):
+                    at = self._next(batch, at)
         except UndecodableError:
             self._seen.restore(seen)
             self.counted, self._untold = counted, untold
             raise
-        return self._told(self._out)
+        return self._told(
+            [
+                (output, Records(data="\n".join([*lines, ""]).encode(), count=len(lines), absent=frozenset(absent)))
+                for output, lines, absent in self._out
+            ]
+        )
 
     def _told(self, out: list[tuple[Output, Records]]) -> list[tuple[Output, Records]]:
         if out and self._untold:
@@ -84,25 +91,32 @@ class DebeziumDecoder:
             self.counted[what] += times
             self._untold[what] += times
 
-    def _next(self, messages: Sequence[Message], at: int) -> int:
+    def _add(self, output: Output | None, lines: Iterable[str], absent: Iterable[str]) -> None:
+        if output is None:
+            raise AssertionError("a record of a table that is not wanted")
+        if not self._out or self._out[-1][0] is not output:
+            self._out.append((output, [], set()))
+        self._out[-1][1].extend(lines)
+        self._out[-1][2].update(absent)
+
+    def _next(self, batch: Batch, at: int) -> int:
         """Decode what begins at ``at``; where it ends."""
-        message = messages[at]
-        if message.value is None and message.topic not in self._last:
-            self._count(EARLY_TOMBSTONES)
+        reader = self._last.get(batch.topic)
+        if batch.values[at] is None:
+            self._tombstone(reader, batch, at)
             return at + 1
-        reader = self._last.get(message.topic)
         if reader is not None:
-            end = self._run(reader, messages, at, sure=False)
+            end = self._run(reader, batch, at, sure=False)
             if end > at:
                 return end
-        learned = self._learned(message)
+        learned = self._learned(batch[at])
         if isinstance(learned, PassedOver):
             self._count(learned.reason)
             return at + 1
-        self._last[message.topic] = learned
-        end = self._run(learned, messages, at, sure=True)
+        self._last[batch.topic] = learned
+        end = self._run(learned, batch, at, sure=True)
         if end == at:
-            raise UndecodableError(message, "neither its value nor its key can be told from others of its topic")
+            raise UndecodableError(batch[at], "neither its value nor its key can be told from others of its topic")
         return end
 
     def _learned(self, message: Message) -> Reader | PassedOver:
@@ -111,139 +125,164 @@ class DebeziumDecoder:
         except FAILURES as error:
             raise UndecodableError(message, f"it is no Debezium event: {_told(error)}") from error
 
-    def _run(self, reader: Reader, messages: Sequence[Message], at: int, *, sure: bool) -> int:
+    def _tombstone(self, reader: Reader | None, batch: Batch, at: int) -> None:
+        """A message without a value: all that is told of a deletion where events are flattened, and else nothing new."""
+        if reader is not None and (reader.drops_tombstones or batch.keys[at] is None):
+            return
+        if reader is None or reader.latest is None:
+            self._count(EARLY_TOMBSTONES)
+            return
+        message = batch[at]
+        if message.key is None or not message.key.startswith(NO_KEY if reader.key_start is None else reader.key_start):
+            raise UndecodableError(message, "a deletion whose key is of another form than those before")
+        try:
+            text, names = self._of_key(reader, message.key)
+        except FAILURES as error:
+            raise UndecodableError(message, f"a deletion whose key cannot be decoded: {_told(error)}") from error
+        committed_at = _EPOCH_TEXT(message.timestamp * 1000) + "+00" if message.timestamp >= 0 else self._null
+        line = f"D,{committed_at},{message.position()},{self._names(names)}{text}"
+        self._add(reader.latest, [line], names)
+
+    # -- messages of one shape ---------------------------------------------------------------------------------------------
+
+    def _run(self, reader: Reader, batch: Batch, at: int, *, sure: bool) -> int:
         """Decode messages of one shape from ``at`` on; where the first stands that is of another.
 
         ``sure``: the first is of this shape, and if it cannot be decoded it is no event.
         """
-        topic, start, size, end = messages[at].topic, reader.start, len(reader.start), -reader.end or None
-        key_start = _NO_KEY if reader.key_start is None else reader.key_start
-        is_whole = not size and end is None
-        decode, line, needles, careful = reader.decode, reader.shape.rows.line, reader.shape.needles, reader.careful
-        first, more = needles[0] if needles else b"", needles[1:]
-        deduplicate, is_new, letters, instants = self._options.deduplicate, self._seen.is_new, LETTERS, times.INSTANTS
-        middle = f",{self._null}"
-        last_table, last_schema, last_db = _NO_KEY, None, None
-        output: Output | None = None
-        partition, prefix = None, ""
-        lines: list[str] = []
-        absent: set[str] = set()
-        add = lines.append
-        seen_before = others = 0
+        stretch, error = decoded(reader, batch, at, FAILURES)
+        if error is not None and sure and stretch.end == at:
+            raise UndecodableError(batch[at], _told(error)) from error
+        if not LETTERS.keys() >= set(stretch.ops):
+            self._pass_over(stretch, at if sure else None)
+        if stretch.events:
+            self._choose(reader, stretch, at if sure else None)
+        if stretch.events:
+            self._keep(stretch, *self._lines(reader, stretch, at if sure else None))
+        return stretch.end
 
-        for place in range(at, len(messages)):
-            message = messages[place]
-            value, key = message.value, message.key
-            if value is None:
-                if message.topic != topic:
-                    break
-                if reader.drops_tombstones or key is None:
-                    continue
-                output = output or reader.latest
-                if output is None:
-                    self._count(EARLY_TOMBSTONES)
-                    continue
-                if not key.startswith(key_start):
-                    raise UndecodableError(message, "a deletion whose key is of another form than those before")
-                add(self._of_tombstone(reader, message, absent))
-                continue
-            if (
-                not value.startswith(start)
-                or message.topic != topic
-                or (key is not None and not key.startswith(key_start))
-            ):
-                break
-            try:
-                payload = value if is_whole else value[size:end]
-                event = decode(payload)
-                op, source = event.op, event.source
-                if source.table != last_table or source.schema != last_schema or source.db != last_db:
-                    name = source.of_table
-                    if op != "m" and reader.table is not None and name != reader.table:
-                        if place == at and sure:
-                            raise ValueError(f"it is of {name}, and not of {reader.table}")
-                        break
-                    self._flush(output, lines, absent)
-                    wanted = self._options.tables_wanted
-                    output = reader.output(name) if wanted is None or wanted(name) else None
-                    reader.latest = output
-                    last_table, last_schema, last_db = source.table, source.schema, source.db
-                letter = letters.get(op)
-                if letter is None:
-                    self._count(_no_row(op))
-                    continue
-                if output is None:
-                    others += 1
-                    continue
-                micros = source.ts_us
-                if micros is None:
-                    micros = (source.ts_ms or 0) * 1000
-                if deduplicate and not is_new(message, source, op, micros):
-                    seen_before += 1
-                    continue
-                if message.partition != partition:
-                    partition = message.partition
-                    prefix = message.position()[: -len("00000000000000000000-0000")]
-                when = f"{instants[micros // 1000000]}.{micros % 1000000:06d}+00" if micros else self._null
-                head = f"{letter},{when},{prefix}{message.offset:020d}-0000,"
-                row = event.after
-                if row is None or letter == "D":
-                    text, names = self._without_after(reader, message, event)
-                elif careful or (needles and (first in payload or (more and any(n in payload for n in more)))):
-                    text, names = reader.shape.rows.careful(row)
-                else:
-                    add(line(row, head))
-                    continue
-                absent.update(names)
-                add(f"{head[:-1]}{middle if not names else ',' + self._names(names)}{text}")
-            except FAILURES as error:
-                if place > at or not sure:
-                    break  # of another shape, perhaps: it is looked at anew
-                raise UndecodableError(message, _told(error)) from error
-        else:
-            place = len(messages)
-        self._flush(output, lines, absent)
-        self._count(SEEN_BEFORE, seen_before)
-        self._count(NOT_WANTED, others)
-        return place
+    def _pass_over(self, stretch: Stretch, sure: int | None) -> None:
+        """Take out events that are no rows, and all from the first on that is of no known kind."""
+        unknown = next((index for index, op in enumerate(stretch.ops) if op not in LETTERS and op != "m"), None)
+        if unknown is not None:
+            if stretch.places[unknown] == sure:
+                raise UndecodableError(stretch.batch[sure], f"an event of op {stretch.ops[unknown]!r}, which is not known")
+            stretch.cut(unknown)
+        rows = [op != "m" for op in stretch.ops]
+        self._count(MESSAGES, rows.count(False))
+        stretch.keep(rows)
 
-    def _flush(self, output: Output | None, lines: list[str], absent: set[str]) -> None:
-        if output is None or not lines:
+    def _choose(self, reader: Reader, stretch: Stretch, sure: int | None) -> None:
+        """Say of each event where it goes, and take out those of tables that are not wanted."""
+        wanted, sources = self._options.tables_wanted, stretch.sources
+        names = [(source.db, source.schema, source.table) for source in sources]
+        if reader.table is not None:
+            names = self._of_its_table(reader, stretch, names, sure)
+            if not names:
+                return
+        which = {names[0]: sources[0]} if all_same(names) else dict(zip(names, sources, strict=True))
+        found = {
+            name: reader.output(source.of_table) if wanted is None or wanted(source.of_table) else None
+            for name, source in which.items()
+        }
+        stretch.outputs = [found[names[0]]] * len(names) if len(found) == 1 else [found[name] for name in names]
+        reader.latest = stretch.outputs[-1]
+        if None in found.values():
+            chosen = [output is not None for output in stretch.outputs]
+            self._count(NOT_WANTED, chosen.count(False))
+            stretch.keep(chosen)
+
+    def _of_its_table(self, reader: Reader, stretch: Stretch, names: list[Any], sure: int | None) -> list[Any]:
+        """Without schemas another table may have other types, and of one that has the same columns nothing else would tell."""
+        first = stretch.sources[0].of_table
+        if first == reader.table and all_same(names):
+            reader.most = min(MOST, 2 * reader.most)
+            return names
+        other = next(index for index, source in enumerate(stretch.sources) if source.of_table != reader.table)
+        if stretch.places[other] == sure:
+            raise UndecodableError(stretch.batch[sure], f"it is of {first}, and not of {reader.table}")
+        stretch.cut(other)
+        reader.most = max(8, 2 * other)
+        return names[:other]
+
+    def _lines(self, reader: Reader, stretch: Stretch, sure: int | None) -> tuple[list[str], dict[int, Sequence[str]]]:
+        """The records, without their line ends, and which columns some of them lack, by their index.
+
+        Where one of the events makes none, the stretch is cut there, or `UndecodableError` raised where it is the one that is
+        sure to be of this shape.
+        """
+        try:
+            return self._made(reader, stretch)
+        except FAILURES as error:
+            for index, (key, event) in enumerate(zip(stretch.keys, stretch.events, strict=True)):
+                try:
+                    self._of_one(reader, key, event)
+                except FAILURES as own:
+                    if stretch.places[index] == sure:
+                        raise UndecodableError(stretch.batch[sure], _told(own)) from own
+                    stretch.cut(index)
+                    return self._made(reader, stretch) if index else ([], {})
+            raise error from None
+
+    def _made(self, reader: Reader, stretch: Stretch) -> tuple[list[str], dict[int, Sequence[str]]]:
+        rows, apart = reader.shape.rows, stretch.without_row()
+        usual = [index for index in range(len(stretch.rows)) if index not in apart]
+        values = rows.values([stretch.rows[index] for index in usual] if apart else stretch.rows)
+        if lacking := {usual[index] for index in rows.lacking(values)}:
+            apart |= lacking
+            usual = [index for index in usual if index not in lacking]
+            values = rows.values([stretch.rows[index] for index in usual])
+        heads = stretch.heads(self._null)
+        if not apart:
+            return list(map(",".join, zip(heads, *rows.fields(values), strict=True))), {}
+        lines, absent, keys = list(heads), dict[int, Sequence[str]](), stretch.keys
+        for index in sorted(apart):
+            text, absent[index] = self._of_one(reader, keys[index], stretch.events[index])
+            lines[index] = f"{heads[index].removesuffix(self._null)}{self._names(absent[index])}{text}"
+        parts = zip([heads[index] for index in usual], *rows.fields(values), strict=True)
+        for index, line in zip(usual, map(",".join, parts), strict=True):
+            lines[index] = line
+        return lines, absent
+
+    def _keep(self, stretch: Stretch, lines: list[str], absent: dict[int, Sequence[str]]) -> None:
+        """Add the records of events that were not seen before."""
+        new: Sequence[int] = range(len(lines))
+        if lines and self._options.deduplicate and not self._seen.are_new(stretch):
+            each = zip(stretch.keys, stretch.events, stretch.committed, strict=True)
+            known = [self._seen.is_new(stretch.batch, *event) for event in each]
+            new = list(compress(new, known))
+            self._count(SEEN_BEFORE, len(lines) - len(new))
+        if len(new) == len(lines) and not absent and all_same(outputs := stretch.outputs):
+            self._add(outputs[0], lines, ())
             return
-        self._out.append((output, Records(data="".join(lines).encode(), count=len(lines), absent=frozenset(absent))))
-        lines.clear()
-        absent.clear()
+        for output, group in groupby(new, stretch.outputs.__getitem__):
+            indexes = list(group)
+            lacked = chain.from_iterable(absent[index] for index in absent.keys() & set(indexes))
+            self._add(output, [lines[index] for index in indexes], lacked)
 
     # -- records that are not a row as it is now ---------------------------------------------------------------------------
 
-    def _without_after(self, reader: Reader, message: Message, event: Any) -> tuple[str, tuple[str, ...]]:
-        """Of a deletion, or of a table that was emptied: its fields, and the columns that are not there."""
+    def _of_one(self, reader: Reader, key: bytes | None, event: Any) -> tuple[str, tuple[str, ...]]:
+        """The fields of one event, each behind a comma, and the columns that are not there."""
         rows = reader.shape.rows
-        if LETTERS[event.op] == "T":
+        if event.after is not None and event.op != "d":
+            return rows.careful(event.after)
+        if event.op == "t":
             return rows.empty, ()
-        if LETTERS[event.op] != "D":
+        if event.op != "d":
             raise ValueError(f"an event of op {event.op} without a row (`after` is null)")
         row = event.after if reader.is_flat else reader.row(event)
         if row is None:
-            return self._of_key(reader, message)
+            return self._of_key(reader, key)
         if reader.knows_key_only and rows.key_only(row):
             # REPLICA IDENTITY DEFAULT: the log has the key alone, and the connector fills up the rest.
             names = tuple(column.name for column in rows.columns if not column.key)
             return rows.partial(row, frozenset(names)), names
         return rows.careful(row)
 
-    def _of_tombstone(self, reader: Reader, message: Message, absent: set[str]) -> str:
-        try:
-            text, names = self._of_key(reader, message)
-        except FAILURES as error:
-            raise UndecodableError(message, f"a deletion whose key cannot be decoded: {_told(error)}") from error
-        absent.update(names)
-        committed_at = _EPOCH_TEXT(message.timestamp * 1000) + "+00" if message.timestamp >= 0 else self._null
-        return f"D,{committed_at},{message.position()},{self._names(names)}{text}"
-
-    def _of_key(self, reader: Reader, message: Message) -> tuple[str, tuple[str, ...]]:
+    def _of_key(self, reader: Reader, key: bytes | None) -> tuple[str, tuple[str, ...]]:
         """A deletion of which the key is all that is told."""
-        key, rows = message.key, reader.shape.rows
+        rows = reader.shape.rows
         keys = [column.name for column in rows.columns if column.key]
         if key is None or not keys:
             raise ValueError("a deletion with neither `before` nor a key")
@@ -257,13 +296,6 @@ class DebeziumDecoder:
             return self._null
         text = json.dumps(names, ensure_ascii=False, separators=(",", ":"))
         return '"' + text.replace('"', '""') + '"'
-
-
-def _no_row(op: str) -> str:
-    """As what an event is counted that is no row."""
-    if op != "m":
-        raise ValueError(f"an event of op {op!r}, which is not known")
-    return MESSAGES
 
 
 def _told(error: BaseException) -> str:

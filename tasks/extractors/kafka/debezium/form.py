@@ -26,7 +26,7 @@ class Form:
     plain: bool = False
     """Whether nothing in a text ever needs quotes."""
     inline: str = ""
-    """An expression of ``@`` that gives the text as well, and faster."""
+    """An expression of ``@`` that gives the text as well, and faster; ``w`` is free for what it keeps."""
     needs: Mapping[str, Any] = field(default_factory=dict)
     """What it refers to."""
     unavailable: tuple[Any, ...] = ()

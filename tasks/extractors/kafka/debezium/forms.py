@@ -87,7 +87,7 @@ def _decimal(scale: int) -> Form:
     inline = "INT(@,'big',signed=True)"
     if scale:
         unit = f"{10**scale}"
-        inline = f"(f'{{@//{unit}}}.{{@%{unit}:0{scale}d}}' if (@:={inline})>=0 else NEGATIVE(@,{scale}))"
+        inline = f"(f'{{w//{unit}}}.{{w%{unit}:0{scale}d}}' if (w:={inline})>=0 else NEGATIVE(w,{scale}))"
     needs = {"INT": int.from_bytes, "NEGATIVE": numbers.decimal}
     return Form(bytes, text, plain=True, inline=inline if scale >= 0 else "", needs=needs, zero=(b"\0",))
 

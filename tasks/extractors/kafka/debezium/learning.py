@@ -249,7 +249,6 @@ def _reader(
         key_start=key.start,
         key_size=key.size,
         key_end=key.end,
-        careful=avro is not None and bool(shape.needles),
         is_flat=is_flat,
         knows_key_only=connector == "postgresql",
         drops_tombstones=has_deleted,

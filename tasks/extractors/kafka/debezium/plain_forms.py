@@ -74,7 +74,12 @@ def _string(source: SourceType | None, writing: Writing) -> Form:
     base = source.base if source else ""
     unavailable = (writing.unavailable,)
     if base in _DECIMALS:
-        return Form(str, numbers.plain, plain=True, unavailable=unavailable, zero=("0", "0.00"))
+        # Digits, a sign and a point, of which nothing but what has another character is looked at again.
+        inline = "(@ if @.replace('.','',1).isdecimal() else PLAIN(@))"
+        return Form(
+            str, numbers.plain, plain=True, inline=inline, needs={"PLAIN": numbers.plain}, unavailable=unavailable,
+            zero=("0", "0.00"),
+        )  # fmt: skip
     if base in _BINARIES and writing.binary != "bytes":
         decode: Callable[[str], bytes] = {
             "hex": bytes.fromhex, "base64": b64decode, "base64-url-safe": urlsafe_b64decode,

@@ -19,13 +19,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice, repeat
+from operator import lt
 from typing import Any
 
 from pydantic import JsonValue
 
 from tasks.extractors.kafka.debezium.events import Source
-from tasks.extractors.kafka.message import Message
+from tasks.extractors.kafka.debezium.stretch import Stretch, all_same
+from tasks.extractors.kafka.message import Batch
 
 Place = tuple[int, ...]
 
@@ -51,6 +55,29 @@ def source_order(source: Source, op: str) -> Place | None:
         number = source.file.rpartition(".")[2]
         return (int(number), source.pos, source.row or 0, rank) if number.isdigit() else None
     return None
+
+
+def _ascend(sources: Sequence[Source]) -> bool:
+    """Whether each stands behind the one before, as far as that can be told without taking all places apart."""
+    places: Any
+    if sources[0].sequence is not None:
+        texts = [source.sequence or "" for source in sources]
+        comma = texts[0].find(",")
+        if comma < 1 or set(map(str.find, texts, repeat(","))) != {comma}:
+            return False
+        # Of one width: they compare as the numbers in them do. "null" is compared with itself alone.
+        before = [text[:comma] for text in texts]
+        if before[-1] == "[null" != before[0]:
+            return False
+        places = [(text, source.lsn) for text, source in zip(before, sources, strict=True)]
+    else:
+        if len({source.file for source in sources}) > 1:
+            return False
+        places = [(source.pos, source.row or 0) for source in sources]
+    try:
+        return all(map(lt, places, islice(places, 1, None)))
+    except TypeError:
+        return False  # some have none
 
 
 @dataclass(slots=True)
@@ -85,16 +112,36 @@ class Deduplicator:
     def restore(self, copied: Any) -> None:
         self._seen = copied
 
-    def is_new(self, message: Message, source: Source, op: str, committed: int) -> bool:
+    def are_new(self, stretch: Stretch) -> bool:
+        """Whether none of these events was seen, told at once: each stands behind the one before, and the first behind the
+        last that was seen. False: not known, `is_new` tells of each, and nothing has changed."""
+        ops, sources = stretch.ops, stretch.sources
+        if "r" in ops:
+            return all_same(ops)  # rows of a snapshot have no place
+        seen = self._seen.get((stretch.batch.topic, stretch.batch.partition, sources[0].name))
+        if seen is None or not all_same([source.name for source in sources]) or not _ascend(sources):
+            return False
+        first, last = source_order(sources[0], ops[0]), source_order(sources[-1], ops[-1])
+        if first is None or last is None or first <= seen.last:
+            return False
+        seen.last, seen.key, seen.keys = last, stretch.batch.keys[stretch.places[-1]], _NONE
+        seen.latest = max(seen.latest, *stretch.committed)
+        servers = {source.server_id or 0 for source in sources}
+        if not servers <= seen.servers:
+            seen.servers |= servers
+        return True
+
+    def is_new(self, batch: Batch, key: bytes | None, event: Any, committed: int) -> bool:
         """Whether the event was not seen. ``committed``: microseconds since 1970."""
-        place = source_order(source, op)
+        source = event.source
+        place = source_order(source, event.op)
         if place is None:
             return True
-        where = (message.topic, message.partition, source.name)
+        where = (batch.topic, batch.partition, source.name)
         seen = self._seen.get(where)
         server = source.server_id or 0
         if seen is not None and place > seen.last:
-            seen.last, seen.key, seen.keys = place, message.key, _NONE
+            seen.last, seen.key, seen.keys = place, key, _NONE
             if committed > seen.latest:
                 seen.latest = committed
             if server not in seen.servers:
@@ -102,9 +149,9 @@ class Deduplicator:
             return True
         if seen is None or committed > seen.latest or server not in seen.servers:
             # Of a log that was not seen before, or is another now.
-            self._seen[where] = _Seen(place, committed, frozenset((server,)), message.key)
+            self._seen[where] = _Seen(place, committed, frozenset((server,)), key)
             return True
-        return place == seen.last and _is_new_there(seen, message.key)
+        return place == seen.last and _is_new_there(seen, key)
 
 
 _NONE: frozenset[str] = frozenset()

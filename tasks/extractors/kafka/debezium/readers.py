@@ -32,8 +32,6 @@ class Shape:
 
     rows: Rows
     columns: tuple[Column, ...]
-    needles: tuple[bytes, ...]
-    """What JSON has for a value that the log does not have: one of them stands in a message that lacks any."""
 
 
 @dataclass(eq=False)
@@ -59,8 +57,6 @@ class Reader:
     """… and how many bytes of the key follow it."""
     table: str | None = None
     """Of values without schemas: another table may have other types."""
-    careful: bool = False
-    """Whether each row has to be looked at for values that are not there."""
     is_flat: bool = False
     knows_key_only: bool = False
     """Whether a ``before`` may hold nothing but the key (PostgreSQL's REPLICA IDENTITY DEFAULT)."""
@@ -69,6 +65,8 @@ class Reader:
     outputs: dict[str, Output] = field(default_factory=dict)
     latest: Output | None = None
     """Of the last event: a tombstone is of its table."""
+    most: int = 384
+    """Events that are looked at together: fewer where another table's come between them."""
 
     def output(self, table: str) -> Output:
         found = self.outputs.get(table)
@@ -142,9 +140,8 @@ class Shapes:
                     key=name in keys,
                 )
             )  # fmt: skip
-        rows = Rows(row_columns, self._dialect.null, item=item)
-        needles = () if writing.is_mysql else _needles([column.form for column in row_columns])
-        return Shape(rows, tuple(columns), needles)
+        rows = Rows(row_columns, self._dialect.null, item=item, may_lack=not writing.is_mysql)
+        return Shape(rows, tuple(columns))
 
 
 def _default(schema: Schema, known: Form) -> Any:
@@ -168,12 +165,6 @@ def _shown(schema: Schema, source: SourceType | None) -> str:
     if shown.endswith(".Decimal"):
         return f"decimal({schema.parameters.get('connect.decimal.precision', 38)},{scale})"
     return f"{_shown(schema.items, None)}[]" if schema.type == "array" and schema.items else shown
-
-
-def _needles(forms: Sequence[Form]) -> tuple[bytes, ...]:
-    """The texts in JSON of values that are not there."""
-    texts = {msgspec.json.encode(value) for known in forms for value in known.unavailable}
-    return tuple(sorted(text for text in texts if not any(other in text for other in texts - {text})))
 
 
 # -- JSON ---------------------------------------------------------------------------------------------------------------

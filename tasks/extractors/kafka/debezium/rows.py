@@ -1,4 +1,8 @@
-"""Decoded rows → CSV fields: one straight-line function for each shape of a table, generated when it is first met."""
+"""Decoded rows → CSV fields, column by column: one function for each shape of a table, generated when it is first met.
+
+A column of some thousand values costs a fraction of as many calls: whether any text of it needs quotes, or is NULL, or stands
+for a value that is not there, is asked once of them all.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ from typing import Any
 import msgspec
 
 from tasks.extractors.kafka.debezium.forms import Form
+
+Columns = list[list[Any]]
 
 _PLAIN_CHARACTERS = frozenset("0123456789+-.:eTPYMDHS ")
 
@@ -30,14 +36,16 @@ class Rows:
     ``item``: rows are dicts (Avro), and not structs with ``c0``, ``c1``, … in the order of the columns.
     """
 
-    def __init__(self, columns: Sequence[RowColumn], null: str, *, item: bool = False) -> None:
+    def __init__(self, columns: Sequence[RowColumn], null: str, *, item: bool = False, may_lack: bool = True) -> None:
+        """``may_lack``: values may be missing that the log does not have."""
         self.columns, self.null, self._item = tuple(columns), null, item
+        self._lacking = [place for place, column in enumerate(columns) if may_lack and column.form.unavailable]
         # A marker that a number could be: compared as well.
         self._always_quotes = bool(null) and (set(null) <= _PLAIN_CHARACTERS or null.isalnum())
-        self.line: Callable[[Any, str], str] = self._compiled()
-        """A row and what stands before it → a record: the fields of the row, each behind a comma, and a line end."""
-        self.empty = f",{null}" * len(self.columns) + "\n"
-        """The same of no row."""
+        self.values, self.fields = self._compiled()
+        """Rows → their decoded values; and those → their fields: a list for each column."""
+        self.empty = f",{null}" * len(self.columns)
+        """Those of no row, each behind a comma."""
 
     def quoted(self, text: str) -> str:
         """A text as it stands in a record: in quotes where COPY would put it in quotes."""
@@ -54,7 +62,7 @@ class Rows:
         return msgspec.convert(value, form.decoded) if self._item and form.is_nested and value is not None else value
 
     def careful(self, row: Any) -> tuple[str, tuple[str, ...]]:
-        """The line of a row of which some values may not be there, and the names of those."""
+        """The fields of a row of which some values may not be there, and the names of those."""
         absent = [column.name for place, column in enumerate(self.columns) if self.lacks(row, place)]
         return self.partial(row, frozenset(absent)), tuple(absent)
 
@@ -63,12 +71,24 @@ class Rows:
         form = self.columns[place].form
         return bool(form.unavailable) and self.value(row, place) in form.unavailable
 
+    def lacking(self, columns: Sequence[Sequence[Any]]) -> set[int]:
+        """Which of the rows lack a value; given what `values` has made of them."""
+        found: set[int] = set()
+        for place in self._lacking:
+            form, values = self.columns[place].form, columns[place]
+            if self._item and form.is_nested:
+                values = [value if value is None else msgspec.convert(value, form.decoded) for value in values]
+            for mark in form.unavailable:
+                if mark in values:
+                    found.update(index for index, value in enumerate(values) if value == mark)
+        return found
+
     def partial(self, row: Any, absent: frozenset[str]) -> str:
-        """The line without some of the columns."""
+        """The fields, each behind a comma, without some of the columns."""
         texts = [
             self.null if column.name in absent else self.text(row, place) for place, column in enumerate(self.columns)
         ]
-        return "," + ",".join(texts) + "\n"
+        return "".join([f",{text}" for text in texts])
 
     def text(self, row: Any, place: int) -> str:
         """The field of one column."""
@@ -87,57 +107,52 @@ class Rows:
 
     # -- the function ---------------------------------------------------------------------------------------------------
 
-    def _compiled(self) -> Callable[[Any, str], str]:
-        names: dict[str, Any] = {"NULL": self.null, "QUOTED": self.quoted, "CONVERT": msgspec.convert}
-        lines: list[str] = []
-        shown: list[str] = []
+    def _compiled(self) -> tuple[Callable[[Sequence[Any]], Columns], Callable[[Columns], list[list[str]]]]:
+        names: dict[str, Any] = {"NULL": self.null, "TEXTS": self.texts, "LOOKED_AT": looked_at, "CONVERT": msgspec.convert}
+        values, fields = [], []
         for place, column in enumerate(self.columns):
-            self._column(place, column, names, lines, shown)
-        source = "def function(r, head):\n" + "".join(f"    {line}\n" for line in lines)
-        # The last of the columns before, `_unchanged`, is NULL in all of these.
-        marker = "{NULL}" if self.null else ""
-        source += f'    return f"{{head}}{marker}{"".join(shown)}\\n"\n'
-        exec(source, names)  # noqa: S102 - made of numbers and of our own words, never of a name or a value
-        function: Callable[[Any, str], str] = names["function"]
-        return function
-
-    def _column(self, place: int, column: RowColumn, names: dict[str, Any], lines: list[str], shown: list[str]) -> None:
-        form, variable = column.form, f"v{place}"
-        names.update(form.needs)
-        if self._item:
             names[f"K{place}"] = column.name
-        got = f"r[K{place}]" if self._item else f"r.c{place}"
-        if form.decoded is msgspec.Raw:
-            names["LOOKED_AT"] = looked_at
-            got = f"LOOKED_AT({got})"
-        if form.inline:
-            text = form.inline.replace("@", variable)
-        else:
+            got = f"r[K{place}]" if self._item else f"r.c{place}"
+            values.append(f"[LOOKED_AT({got}) for r in rows]" if column.form.decoded is msgspec.Raw else f"[{got} for r in rows]")
+            fields.append(self._shown(place, column.form, names))
+        source = f"def values(rows):\n    return [{', '.join(values)}]\n"
+        source += "def fields(columns):\n"
+        source += "".join([f"    c = columns[{place}]\n    f{place} = {field}\n" for place, field in enumerate(fields)])
+        source += f"    return [{', '.join([f'f{place}' for place, _ in enumerate(fields)])}]\n"
+        exec(source, names)  # noqa: S102 - made of numbers and of our own words, never of a name or a value
+        return names["values"], names["fields"]
+
+    def _shown(self, place: int, form: Form, names: dict[str, Any]) -> str:
+        """The expression for the fields that those become."""
+        names.update(form.needs)
+        text = form.inline.replace("@", "v")
+        if not text:
             names[f"T{place}"] = form.text
-            value = variable
+            value = "v"
             if self._item and form.is_nested:
                 names[f"D{place}"] = form.decoded
-                value = f"CONVERT({variable},D{place})"
+                value = f"CONVERT(v,D{place})"
             text = f"T{place}({value})"
-        if form.plain and not self._always_quotes:
-            shown.append(f",{{NULL if ({variable}:={got}) is None else {text}}}")
-            return
-        lines.append(f"{variable}={got}")
-        lines.append(f"if {variable} is None: {variable}=NULL")
-        lines.append("else:")
-        if text != variable or form.plain:
-            lines.append(f"    {variable}=str({text})" if form.plain else f"    {variable}={text}")
-        special = " or ".join(f"{character!r} in {variable}" for character in ',"\n\r')
-        word = "if" if self.null.isalnum() else "elif"
-        if not self.null.isalnum():
-            lines.append(f"    if {variable}.isalnum(): pass")
-        lines.append(f"    {word} {special}: {variable}='\"'+{variable}.replace('\"','\"\"')+'\"'")
-        lines.append(
-            f"    elif {variable}==NULL: {variable}='\"'+NULL+'\"'"
-            if self.null
-            else f"    elif not {variable}: {variable}='\"\"'"
-        )
-        shown.append(f",{{{variable}}}")
+        if form.plain:
+            found = "[NULL if v is None else f\"{%s}\" for v in c]"
+            return (found if not self._always_quotes else f"TEXTS({found.replace('NULL', 'None', 1)})") % text
+        return "TEXTS(c)" if text == "v" else f"TEXTS([None if v is None else {text} for v in c])"
+
+    def texts(self, values: list[str | None]) -> list[str]:
+        """Fields of texts: in quotes where COPY would put them in quotes."""
+        null = self.null
+        known = [value for value in values if value is not None] if None in values else values
+        every = "\0".join(known)  # type: ignore[arg-type] - no None is among them
+        if not ('"' in every or "," in every or "\n" in every or "\r" in every or null in known):
+            return known if known is values else [null if value is None else value for value in values]  # type: ignore[return-value]
+        return [
+            null
+            if value is None
+            else '"' + value.replace('"', '""') + '"'
+            if '"' in value or "," in value or "\n" in value or "\r" in value or value == null
+            else value
+            for value in values
+        ]
 
 
 def looked_at(value: Any) -> Any:

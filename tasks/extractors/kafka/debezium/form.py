@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,6 +29,8 @@ class Form:
     """An expression of ``@`` that gives the text as well, and faster; ``w`` is free for what it keeps."""
     needs: Mapping[str, Any] = field(default_factory=dict)
     """What it refers to."""
+    column: Callable[[Sequence[Any]], list[str] | None] | None = None
+    """Gives the texts of many values at once, none of them None, if it can of these."""
     unavailable: tuple[Any, ...] = ()
     """Decoded values that stand for one that the log does not have."""
     zero: tuple[Any, ...] = ()

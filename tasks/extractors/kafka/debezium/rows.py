@@ -134,8 +134,12 @@ class Rows:
                 value = f"CONVERT(v,D{place})"
             text = f"T{place}({value})"
         if form.plain:
-            found = "[NULL if v is None else f\"{%s}\" for v in c]"
-            return (found if not self._always_quotes else f"TEXTS({found.replace('NULL', 'None', 1)})") % text
+            none = "None" if self._always_quotes else "NULL"
+            found = f'[{none} if v is None else f"{{{text}}}" for v in c]'
+            if form.column:
+                names[f"C{place}"] = form.column
+                found = f"(None if None in c else C{place}(c)) or {found}"
+            return f"TEXTS({found})" if self._always_quotes else found
         return "TEXTS(c)" if text == "v" else f"TEXTS([None if v is None else {text} for v in c])"
 
     def texts(self, values: list[str | None]) -> list[str]:

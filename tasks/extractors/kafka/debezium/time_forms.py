@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tasks.extractors.kafka.debezium import times
+from collections.abc import Sequence
+
+from tasks.extractors.kafka.debezium import stamps, times
 from tasks.extractors.kafka.debezium.form import Form, Writing
 from tasks.extractors.kafka.debezium.schemas import Schema
 from tasks.extractors.kafka.debezium.types import SourceType
@@ -66,4 +68,17 @@ def _stamp(width: int, digits: int | None) -> Form:
         fraction = f"({fraction}.rstrip('0') if @%{unit} else '')"
     first, last = times.FIRST_SECOND * unit, times.LAST_SECOND * unit
     inline = f"(INSTANTS[@//{unit}]+{fraction} if {first}<=@<{last} else {name}(@))"
-    return Form(int, text, plain=True, inline=inline, needs={"INSTANTS": times.INSTANTS, name: text})
+    column = _micros if width == 6 else None
+    if digits is None and column is not None:
+        column = _shortened
+    return Form(int, text, plain=True, inline=inline, needs={"INSTANTS": times.INSTANTS, name: text}, column=column)
+
+
+def _micros(values: Sequence[int]) -> list[str] | None:
+    return stamps.texts(values) if stamps.fit(values) else None
+
+
+def _shortened(values: Sequence[int]) -> list[str] | None:
+    """Without zeros at the end of the fraction, as PostgreSQL has them."""
+    found = _micros(values)
+    return found and [text if text[-1] != "0" else text.rstrip("0").removesuffix(".") for text in found]

@@ -126,7 +126,7 @@ class Deduplicator:
             return False
         seen.last, seen.key, seen.keys = last, stretch.batch.keys[stretch.places[-1]], _NONE
         seen.latest = max(seen.latest, *stretch.committed)
-        servers = {source.server_id or 0 for source in sources}
+        servers = {source.server_id or 0 for source in sources} if sources[0].file is not None else _NO_SERVERS
         if not servers <= seen.servers:
             seen.servers |= servers
         return True
@@ -155,6 +155,7 @@ class Deduplicator:
 
 
 _NONE: frozenset[str] = frozenset()
+_NO_SERVERS = frozenset({0})
 
 
 def _is_new_there(seen: _Seen, key: bytes | None) -> bool:

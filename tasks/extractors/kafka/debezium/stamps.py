@@ -1,8 +1,9 @@
-"""Many times at once: NumPy writes their digits as one block of characters, from tables of two and three digits."""
+"""Many times at once: NumPy writes their digits into lines of one length, two or three at a time, from tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,20 +11,15 @@ from numpy.typing import NDArray
 
 from tasks.extractors.kafka.debezium.times import DAYS, LAST_SECOND
 
-Block = NDArray[np.uint8]
 FEW = 24
 """Values for which NumPy's calls cost more than they save."""
-WIDTH = 26
-"""Of ``2024-02-29 23:59:59.123456``."""
 _LAST = LAST_SECOND * 1_000_000
-
-
-def _table(digits: int) -> Block:
-    numbers = "".join([f"{number:0{digits}d}" for number in range(10**digits)])
-    return np.frombuffer(numbers.encode(), np.uint8).reshape(-1, digits)
-
-
-_TWO, _THREE = _table(2), _table(3)
+EMPTY = "0000-00-00 00:00:00.000000"
+"""What `write` writes upon."""
+_TWO = np.array([f"{number:02d}".encode() for number in range(100)], "S2")
+_THREE = np.array([f"{number:03d}".encode() for number in range(1000)], "S3")
+_PARTS = {"day": ("S10", 0), "hour": ("S2", 11), "minute": ("S2", 14), "second": ("S2", 17), "milli": ("S3", 20),
+          "micro": ("S3", 23)}  # fmt: skip
 
 
 def fit(micros: Sequence[int]) -> bool:
@@ -33,48 +29,54 @@ def fit(micros: Sequence[int]) -> bool:
 
 def texts(micros: Sequence[int]) -> list[str]:
     """Of microseconds since 1970 that `fit`, with six digits of a fraction."""
-    block = np.empty((len(micros), WIDTH), np.uint8)
-    write(block, micros)
-    return lines(block)
+    block = bytearray(EMPTY.encode() * len(micros))
+    write(block, len(EMPTY), 0, micros)
+    return lines(block, len(EMPTY))
 
 
-def lines(block: Block) -> list[str]:
-    """The rows of a block of ASCII."""
-    text, width = block.tobytes().decode("ascii"), block.shape[1]
+def lines(block: bytearray, width: int) -> list[str]:
+    """Those of a block of ASCII."""
+    text = block.decode("ascii")
     return [text[at : at + width] for at in range(0, len(text), width)]
 
 
-def write(block: Block, values: Sequence[int]) -> None:
-    """Fill a block of `WIDTH` columns."""
+def write(block: bytearray, width: int, at: int, values: Sequence[int]) -> None:
+    """Write times into the lines of a block, from the column ``at`` on."""
+    parts = np.frombuffer(block, _times(width, at))
     micros = np.array(values, np.int64)
     seconds = micros // 1_000_000
-    days = seconds // 86400
-    _write_days(block, days)
-    of_day = (seconds - days * 86400).astype(np.int32)
-    fraction = (micros - seconds * 1_000_000).astype(np.int32)
-    minutes, thousands = of_day // 60, fraction // 1000
+    days, fraction = seconds // 86400, micros - seconds * 1_000_000
+    of_day = seconds - days * 86400
+    minutes, millis = of_day // 60, fraction // 1000
     hours = minutes // 60
-    block[:, 10:20] = np.frombuffer(b" 00:00:00.", np.uint8)
-    block[:, 11:13], block[:, 14:16] = _TWO[hours], _TWO[minutes - hours * 60]
-    block[:, 17:19] = _TWO[of_day - minutes * 60]
-    block[:, 20:23], block[:, 23:26] = _THREE[thousands], _THREE[fraction - thousands * 1000]
+    parts["day"] = _days(days)
+    parts["hour"], parts["minute"], parts["second"] = _TWO[hours], _TWO[minutes - hours * 60], _TWO[of_day - minutes * 60]
+    parts["milli"], parts["micro"] = _THREE[millis], _THREE[fraction - millis * 1000]
 
 
-def _write_days(block: Block, days: NDArray[Any]) -> None:
+def _days(days: NDArray[np.int64]) -> Any:
     first = int(days[0])
     if (days == first).all():
-        block[:, :10] = np.frombuffer(DAYS[first].encode(), np.uint8)
-        return
+        return DAYS[first].encode()
     known, which = np.unique(days, return_inverse=True)
-    text = "".join([DAYS[day] for day in known.tolist()])
-    block[:, :10] = np.frombuffer(text.encode(), np.uint8).reshape(-1, 10)[which]
+    return np.array([DAYS[day].encode() for day in known.tolist()], "S10")[which]
 
 
-def write_number(block: Block, values: Sequence[int]) -> None:
-    """Write numbers to the end of a block that is filled with zeros."""
-    numbers, end = np.array(values, np.int64), block.shape[1]
-    for _ in range((len(str(max(values))) + 2) // 3):
+def write_numbers(block: bytearray, width: int, end: int, values: Sequence[int]) -> None:
+    """Write numbers over the zeros that stand in the lines of a block before the column ``end``."""
+    numbers = np.array(values, np.int64)
+    for at in range(end - 3, end - 3 - len(str(max(values))), -3):
         rest = numbers // 1000
-        width = min(3, end)
-        block[:, end - width : end] = _THREE[numbers - rest * 1000][:, 3 - width :]
-        numbers, end = rest, end - width
+        np.frombuffer(block, _part(width, at))["digits"] = _THREE[numbers - rest * 1000]
+        numbers = rest
+
+
+@lru_cache(64)
+def _times(width: int, at: int) -> np.dtype[Any]:
+    formats, offsets = [kind for kind, _ in _PARTS.values()], [at + offset for _, offset in _PARTS.values()]
+    return np.dtype({"names": list(_PARTS), "formats": formats, "offsets": offsets, "itemsize": width})
+
+
+@lru_cache(256)
+def _part(width: int, at: int) -> np.dtype[Any]:
+    return np.dtype({"names": ["digits"], "formats": ["S3"], "offsets": [at], "itemsize": width})

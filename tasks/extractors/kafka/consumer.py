@@ -18,7 +18,10 @@ from blocks.kafka import Kafka
 from tasks.extractors.kafka.errors import PASSING, Told, UnreachableError, asking, explained
 from tasks.extractors.kafka.message import Batch, Headers
 
-_BATCH_MESSAGES = 5_000
+_BATCH_MESSAGES = 400
+"""As many as a processor's own cache holds while they are decoded. And the client's objects, which Python's garbage collector
+tracks, are gone before it counts them as old: with thousands at a time it went through all that lives again and again, for
+more time than all else that a message takes."""
 _BATCH_BYTES = 8 << 20
 _FIRST_BATCH = 32
 _GROWTH = 8

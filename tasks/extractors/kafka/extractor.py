@@ -8,9 +8,11 @@ import json
 import re
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from types import TracebackType
 from typing import Self
 
@@ -24,6 +26,10 @@ from tasks.extractors.kafka.consumer import Reader
 from tasks.extractors.kafka.decoding import Decoder
 from tasks.extractors.kafka.planner import Window, window
 from tasks.extractors.kafka.positions import KafkaPosition, Range, Reached, as_json, kafka_position
+
+
+_HOP_BYTES, _HOP_SECONDS = 1 << 20, 0.2
+"""Of CSV, which are made before the event loop is gone back to, and for how long at most."""
 
 
 @dataclass(frozen=True)
@@ -159,9 +165,13 @@ class _Reading:
         if self._reader is None or self._decoder is None:
             self._decoder = self._subject.decoder(begin.seen)
             self._reader = Reader(self._subject.block, begin.topic, begin.partition, begin.offset, self._end)
-        messages = self._reader.batch()
-        made = self._decoder(messages) if messages else []
-        return made, self._reader.position, self._decoder.state
+        made: list[tuple[Output, Records]] = []
+        size, until = 0, time.monotonic() + _HOP_SECONDS
+        while size < _HOP_BYTES and time.monotonic() < until and (messages := self._reader.batch()):
+            found = self._decoder(messages)
+            size += sum(len(records.data) for _, records in found)
+            made += found
+        return _joined(made), self._reader.position, self._decoder.state
 
     def _close(self) -> None:
         if self._reader is not None:
@@ -187,6 +197,25 @@ class _Budget:
     def spend(self, records: Records) -> None:
         self._rows += records.count
         self._bytes += len(records.data)
+
+
+def _joined(made: list[tuple[Output, Records]]) -> list[tuple[Output, Records]]:
+    """Records of one output that follow each other as one: each that is emitted costs the event loop a turn."""
+    joined = []
+    for _, group in groupby(made, lambda each: id(each[0])):
+        output, records = next(group)
+        if rest := [more for _, more in group]:
+            counted: Counter[str] = Counter()
+            for each in (records, *rest):
+                counted.update(each.counted)
+            records = Records(
+                data=b"".join([records.data, *(more.data for more in rest)]),
+                count=records.count + sum(more.count for more in rest),
+                absent=records.absent.union(*(more.absent for more in rest)),
+                counted=dict(counted),
+            )
+        joined.append((output, records))
+    return joined
 
 
 def _partition(number: int, begin: Range, end: int) -> Partition:

@@ -65,7 +65,7 @@ class Reader:
     outputs: dict[str, Output] = field(default_factory=dict)
     latest: Output | None = None
     """Of the last event: a tombstone is of its table."""
-    most: int = 384
+    most: int = 400
     """Events that are looked at together: fewer where another table's come between them."""
 
     def output(self, table: str) -> Output:

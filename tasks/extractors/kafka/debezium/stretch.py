@@ -13,7 +13,7 @@ from tasks.extractors.kafka.debezium.heads import heads
 from tasks.extractors.kafka.debezium.readers import Reader
 from tasks.extractors.kafka.message import Batch
 
-MOST = 384
+MOST = 400
 """Events of a stretch: as many as a processor's own cache holds, for each column means to go through them all. With some
 thousand the same work takes half as long again."""
 

@@ -83,11 +83,12 @@ class Reader:
         self._consumer.close()
 
     def _taken(self, found: list[Any]) -> Batch:
-        failed = [each for each in found if each.error() is not None]
-        for each in failed:
-            self._heed(each, each.error())
-        if failed:
-            found = [each for each in found if each.error() is None]
+        errors = list(map(_Message.error, found))
+        if any(errors):
+            for each, error in zip(found, errors, strict=True):
+                if error is not None:
+                    self._heed(each, error)
+            found = [each for each, error in zip(found, errors, strict=True) if error is None]
         offsets = list(map(_Message.offset, found))
         if offsets and offsets[-1] >= self._end:
             past = bisect_left(offsets, self._end)

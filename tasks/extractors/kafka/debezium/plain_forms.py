@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode, urlsafe_b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 from tasks.extractors.kafka.debezium import numbers
@@ -74,12 +74,7 @@ def _string(source: SourceType | None, writing: Writing) -> Form:
     base = source.base if source else ""
     unavailable = (writing.unavailable,)
     if base in _DECIMALS:
-        # Digits, a sign and a point, of which nothing but what has another character is looked at again.
-        inline = "(@ if @.replace('.','',1).isdecimal() else PLAIN(@))"
-        return Form(
-            str, numbers.plain, plain=True, inline=inline, needs={"PLAIN": numbers.plain}, unavailable=unavailable,
-            zero=("0", "0.00"),
-        )  # fmt: skip
+        return Form(str, numbers.plain, plain=True, column=_digits, unavailable=unavailable, zero=("0", "0.00"))
     if base in _BINARIES and writing.binary != "bytes":
         decode: Callable[[str], bytes] = {
             "hex": bytes.fromhex, "base64": b64decode, "base64-url-safe": urlsafe_b64decode,
@@ -99,3 +94,8 @@ def _bytes(source: SourceType | None, writing: Writing) -> Form:
         return Form(bytes, bytes.decode, unavailable=unavailable)
     inline = "@.hex()" if writing.dialect.binary == "hex" else ""
     return Form(bytes, writing.of_bytes, inline=inline, unavailable=unavailable)
+
+
+def _digits(values: Sequence[str]) -> list[str] | None:
+    """Decimals without an exponent, as nearly all are: as they stand."""
+    return None if "".join(values).strip("0123456789.-") else list(values)

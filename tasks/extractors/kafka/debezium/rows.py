@@ -144,19 +144,19 @@ class Rows:
 
     def texts(self, values: list[str | None]) -> list[str]:
         """Fields of texts: in quotes where COPY would put them in quotes."""
-        null = self.null
-        known = [value for value in values if value is not None] if None in values else values
-        every = "\0".join(known)  # type: ignore[arg-type] - no None is among them
-        if not ('"' in every or "," in every or "\n" in every or "\r" in every or null in known):
-            return known if known is values else [null if value is None else value for value in values]  # type: ignore[return-value]
-        return [
-            null
-            if value is None
-            else '"' + value.replace('"', '""') + '"'
-            if '"' in value or "," in value or "\n" in value or "\r" in value or value == null
-            else value
-            for value in values
-        ]
+        null, holes = self.null, None in values
+        known = ["" if value is None else value for value in values]
+        every = "\0".join(known)
+        if '"' in every or "," in every or "\n" in every or "\r" in every or null in values:
+            if '"' in every:
+                is_apart = every.count("\0") == len(known) - 1
+                doubled = every.replace('"', '""').split("\0")
+                known = doubled if is_apart else [value.replace('"', '""') for value in known]
+            known = [
+                f'"{text}"' if '"' in text or "," in text or "\n" in text or "\r" in text or text == null else text
+                for text in known
+            ]
+        return [null if value is None else text for value, text in zip(values, known, strict=True)] if holes else known
 
 
 def looked_at(value: Any) -> Any:

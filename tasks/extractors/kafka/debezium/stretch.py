@@ -98,11 +98,9 @@ def decoded(
     if reader.start or reader.end:
         first, last = len(reader.start), -reader.end or None
         values = [value[first:last] for value in values]  # type: ignore[index] - those without a value are not among them
-    decode, events = reader.decode, list[Any]()
-    add = events.append
+    events: list[Any] = []
     try:
-        for value in values:
-            add(decode(value))
+        events.extend(map(reader.decode, values))  # what was decoded before one fails is in the list
     except failures as error:
         return Stretch(batch, places[: len(events)], events, places[len(events)]), error
     return Stretch(batch, places, events, end), None

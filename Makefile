@@ -36,6 +36,7 @@ bench: .venv/.test ## headrace beside its peers, in one run
 	@$(BIN)/python -m benchmarks.mongodb --rows 300000 --results benchmarks/results
 	@$(BIN)/python -m benchmarks.binlog
 	@$(BIN)/python -m benchmarks.rest
+	@$(BIN)/python -m benchmarks.kafka
 
 clean: ## remove what the targets above made in this folder
 	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -6,7 +6,8 @@
     python -m benchmarks.headrace_run --sink http://127.0.0.1:9000 --database mongodb --table orders
 
 A PostgreSQL database is named by libpq's variables (PGHOST …), a MySQL one by MYSQL_HOST, MYSQL_TCP_PORT, MYSQL_USER,
-MYSQL_PWD and MYSQL_DATABASE, a MongoDB one by MONGODB_URL and MONGODB_DATABASE, an API by REST_URL. With `--idle` Prefect
+MYSQL_PWD and MYSQL_DATABASE, a MongoDB one by MONGODB_URL and MONGODB_DATABASE, an API by REST_URL, a Kafka cluster by
+KAFKA_BOOTSTRAP. With `--idle` Prefect
 starts and runs a flow that does nothing: what a run costs before any of this project's code.
 """
 
@@ -45,6 +46,12 @@ async def saved_connection(database: str, concurrency: int) -> str:
 
         await RestApi(base_url=os.environ["REST_URL"], concurrency=concurrency).save("bench", overwrite=True)
         return "rest-api/bench"
+    if database == "kafka":
+        from blocks.kafka import Kafka
+
+        block = Kafka(bootstrap_servers=os.environ["KAFKA_BOOTSTRAP"], tls="disable")
+        await block.save("bench", overwrite=True)
+        return "kafka/bench"
     if database == "mysql":
         await mysql().save("bench", overwrite=True)
         return "mysql/bench"
@@ -121,7 +128,7 @@ async def extracted(arguments: argparse.Namespace) -> dict[str, Any]:
         stream=arguments.stream,
         source=source,
         to=to,
-        mode="changes" if arguments.start else "full",
+        mode="changes" if arguments.start or arguments.database == "kafka" else "full",
         partitions=arguments.partitions,
     )
     return {**result, "cpu": time.process_time() - before}
@@ -135,6 +142,11 @@ def asked(arguments: argparse.Namespace) -> dict[str, Any]:
         return {"collection": arguments.table, "fields": FIELDS}
     if arguments.database == "rest":
         return endpoint()
+    if arguments.database == "kafka":
+        from benchmarks.debezium_events import TYPES
+
+        events = {"types": {"public.orders": TYPES}, "decimal": "string"}
+        return {"topics": [arguments.table], "format": "debezium", "debezium": events}
     if arguments.start:
         return {"tables": [arguments.table], "snapshot": False, "start": arguments.start}
     return {"query": arguments.query} if arguments.query else {"table": arguments.table}
@@ -153,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--idle", action="store_true")
     parser.add_argument("--sink")
-    parser.add_argument("--database", choices=["postgres", "mysql", "mongodb", "rest"], default="postgres")
+    parser.add_argument("--database", choices=["postgres", "mysql", "mongodb", "rest", "kafka"], default="postgres")
     parser.add_argument("--concurrency", type=int, default=8, help="rest: requests at once")
     parser.add_argument("--fallback", action="store_true", help="MySQL: the reader for an unknown aiomysql")
     parser.add_argument("--stream", default="orders")

@@ -29,6 +29,9 @@ _GROWTH = 8
 _POLL_SECONDS = 0.2
 """For so long a batch waits to become full, and a read that is cancelled goes on in its thread."""
 
+_OFFSET: Any = _Message.offset
+"""It is None only where there is an error."""
+
 _SETTINGS = {
     # Read as a member of no group, but the client insists on a name.
     "group.id": "headrace",
@@ -89,7 +92,7 @@ class Reader:
                 if error is not None:
                     self._heed(each, error)
             found = [each for each, error in zip(found, errors, strict=True) if error is None]
-        offsets = list(map(_Message.offset, found))
+        offsets: list[int] = list(map(_OFFSET, found))
         if offsets and offsets[-1] >= self._end:
             past = bisect_left(offsets, self._end)
             del offsets[past:], found[past:]

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
 from types import TracebackType
 from typing import Self
 
@@ -26,7 +25,6 @@ from tasks.extractors.kafka.consumer import Reader
 from tasks.extractors.kafka.decoding import Decoder
 from tasks.extractors.kafka.planner import Window, window
 from tasks.extractors.kafka.positions import KafkaPosition, Range, Reached, as_json, kafka_position
-
 
 _HOP_BYTES, _HOP_SECONDS = 1 << 20, 0.2
 """Of CSV, which are made before the event loop is gone back to, and for how long at most."""
@@ -201,21 +199,24 @@ class _Budget:
 
 def _joined(made: list[tuple[Output, Records]]) -> list[tuple[Output, Records]]:
     """Records of one output that follow each other as one: each that is emitted costs the event loop a turn."""
-    joined = []
-    for _, group in groupby(made, lambda each: id(each[0])):
-        output, records = next(group)
-        if rest := [more for _, more in group]:
-            counted: Counter[str] = Counter()
-            for each in (records, *rest):
-                counted.update(each.counted)
-            records = Records(
-                data=b"".join([records.data, *(more.data for more in rest)]),
-                count=records.count + sum(more.count for more in rest),
-                absent=records.absent.union(*(more.absent for more in rest)),
-                counted=dict(counted),
-            )
-        joined.append((output, records))
-    return joined
+    joined: list[tuple[Output, list[Records]]] = []
+    for output, records in made:
+        if not joined or joined[-1][0] is not output:
+            joined.append((output, []))
+        joined[-1][1].append(records)
+    return [(output, parts[0] if len(parts) == 1 else _one(parts)) for output, parts in joined]
+
+
+def _one(parts: Sequence[Records]) -> Records:
+    counted: Counter[str] = Counter()
+    for each in parts:
+        counted.update(each.counted)
+    return Records(
+        data=b"".join([each.data for each in parts]),
+        count=sum(each.count for each in parts),
+        absent=frozenset().union(*(each.absent for each in parts)),
+        counted=dict(counted),
+    )
 
 
 def _partition(number: int, begin: Range, end: int) -> Partition:

@@ -166,7 +166,9 @@ class DebeziumDecoder:
         unknown = next((index for index, op in enumerate(stretch.ops) if op not in LETTERS and op != "m"), None)
         if unknown is not None:
             if stretch.places[unknown] == sure:
-                raise UndecodableError(stretch.batch[sure], f"an event of op {stretch.ops[unknown]!r}, which is not known")
+                raise UndecodableError(
+                    stretch.batch[sure], f"an event of op {stretch.ops[unknown]!r}, which is not known"
+                )
             stretch.cut(unknown)
         rows = [op != "m" for op in stretch.ops]
         self._count(MESSAGES, rows.count(False))
@@ -246,8 +248,10 @@ class DebeziumDecoder:
 
     def _keep(self, stretch: Stretch, lines: list[str], absent: dict[int, Sequence[str]]) -> None:
         """Add the records of events that were not seen before."""
+        if not lines:
+            return
         new: Sequence[int] = range(len(lines))
-        if lines and self._options.deduplicate and not self._seen.are_new(stretch):
+        if self._options.deduplicate and not self._seen.are_new(stretch):
             each = zip(stretch.keys, stretch.events, stretch.committed, strict=True)
             known = [self._seen.is_new(stretch.batch, *event) for event in each]
             new = list(compress(new, known))

@@ -127,7 +127,7 @@ class Learning:
             decoders = json_decoders(shape, source.connector, strict=False)
         else:
             decoders = _avro_decoders(avro, key, source.connector)
-        return _reader(shape, decoders, frame, key, source.connector, avro)
+        return _reader(shape, decoders, frame, key, source.connector)
 
     def _flat(self, message: Message, frame: Frame, key: _Key, schema: Schema, avro: AvroReader | None) -> Reader:
         prefix, where = self._options.prefix, flat.where_of(message.topic)
@@ -145,7 +145,7 @@ class Learning:
         else:
             event, read = flat.of_row(added, where, getitem), avro.read
             decoders = (lambda payload: event(read(bytes(payload))), _none, _avro_key(key))
-        return _reader(shape, decoders, frame, key, connector, avro, is_flat=True, has_deleted="deleted" in added)
+        return _reader(shape, decoders, frame, key, connector, is_flat=True, has_deleted="deleted" in added)
 
     # -- a registry's -----------------------------------------------------------------------------------------------------
 
@@ -192,7 +192,7 @@ class Learning:
             return self._readers[name]
         shape = self._shapes.of_names(names, table, source.connector, key.names)
         decoders = json_decoders(shape, source.connector, strict=True)
-        made = _reader(shape, decoders, frame, key, source.connector, None)
+        made = _reader(shape, decoders, frame, key, source.connector)
         made.table = table
         self._latest[message.topic, table] = made
         return self._kept(name, made)
@@ -218,7 +218,7 @@ class Learning:
         shape = self._shapes.of_names(columns, ".".join(filter(None, where)), connector, key.names)
         decode = flat.json_flat(shape, added, others, where, strict=True)
         decoders = (decode, _none, msgspec.json.Decoder(json_row(shape, strict=False)).decode)
-        made = _reader(shape, decoders, frame, key, connector, None, is_flat=True, has_deleted="deleted" in added)
+        made = _reader(shape, decoders, frame, key, connector, is_flat=True, has_deleted="deleted" in added)
         return self._kept(name, made)
 
 
@@ -236,7 +236,7 @@ def _none(_: Any) -> None:
 
 def _reader(
     shape: Shape, decoders: tuple[Decode, Decode, Decode], frame: Frame, key: _Key, connector: str,
-    avro: AvroReader | None, *, is_flat: bool = False, has_deleted: bool = True,
+    *, is_flat: bool = False, has_deleted: bool = True,
 ) -> Reader:  # fmt: skip
     decode, row, of_key = decoders
     return Reader(

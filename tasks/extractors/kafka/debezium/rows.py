@@ -108,12 +108,19 @@ class Rows:
     # -- the function ---------------------------------------------------------------------------------------------------
 
     def _compiled(self) -> tuple[Callable[[Sequence[Any]], Columns], Callable[[Columns], list[list[str]]]]:
-        names: dict[str, Any] = {"NULL": self.null, "TEXTS": self.texts, "LOOKED_AT": looked_at, "CONVERT": msgspec.convert}
+        names: dict[str, Any] = {
+            "NULL": self.null,
+            "TEXTS": self.texts,
+            "LOOKED_AT": looked_at,
+            "CONVERT": msgspec.convert,
+        }
         values, fields = [], []
         for place, column in enumerate(self.columns):
             names[f"K{place}"] = column.name
             got = f"r[K{place}]" if self._item else f"r.c{place}"
-            values.append(f"[LOOKED_AT({got}) for r in rows]" if column.form.decoded is msgspec.Raw else f"[{got} for r in rows]")
+            values.append(
+                f"[LOOKED_AT({got}) for r in rows]" if column.form.decoded is msgspec.Raw else f"[{got} for r in rows]"
+            )
             fields.append(self._shown(place, column.form, names))
         source = f"def values(rows):\n    return [{', '.join(values)}]\n"
         source += "def fields(columns):\n"

@@ -50,7 +50,11 @@ def write(block: bytearray, width: int, at: int, values: Sequence[int]) -> None:
     minutes, millis = of_day // 60, fraction // 1000
     hours = minutes // 60
     parts["day"] = _days(days)
-    parts["hour"], parts["minute"], parts["second"] = _TWO[hours], _TWO[minutes - hours * 60], _TWO[of_day - minutes * 60]
+    parts["hour"], parts["minute"], parts["second"] = (
+        _TWO[hours],
+        _TWO[minutes - hours * 60],
+        _TWO[of_day - minutes * 60],
+    )
     parts["milli"], parts["micro"] = _THREE[millis], _THREE[fraction - millis * 1000]
 
 

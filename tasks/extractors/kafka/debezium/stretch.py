@@ -50,7 +50,7 @@ class Stretch:
         if None in micros:
             pairs = zip(micros, self.sources, strict=True)
             return [(source.ts_ms or 0) * 1000 if at is None else at for at, source in pairs]
-        return micros  # type: ignore[return-value] - None is not among them
+        return micros  # type: ignore[return-value]  # None is not among them
 
     @property
     def keys(self) -> list[bytes | None]:
@@ -97,7 +97,7 @@ def decoded(
     values = [batch.values[place] for place in places]
     if reader.start or reader.end:
         first, last = len(reader.start), -reader.end or None
-        values = [value[first:last] for value in values]  # type: ignore[index] - those without a value are not among them
+        values = [value[first:last] for value in values]  # type: ignore[index]  # no tombstone is among them
     events: list[Any] = []
     try:
         events.extend(map(reader.decode, values))  # what was decoded before one fails is in the list

@@ -7,6 +7,8 @@ import json
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
+from itertools import groupby
+from random import Random
 from typing import Any
 
 import fastavro
@@ -15,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blocks.s3 import CsvDialect
-from tasks.extractors.contract import CHANGE_COLUMNS, Column
+from tasks.extractors.contract import CHANGE_COLUMNS, Column, Output, Records
 from tasks.extractors.kafka.debezium import DebeziumOptions, Modes
 from tasks.extractors.kafka.debezium.decoder import EARLY_TOMBSTONES, NOT_WANTED
+from tasks.extractors.kafka.debezium.forms import UNAVAILABLE
 from tasks.extractors.kafka.decoding import UndecodableError
 from tasks.extractors.kafka.message import Message
 from tests.tasks.extractors.debezium import SAMPLES, compact, decode, decoder, message, rows, sample
@@ -482,9 +485,92 @@ def test_garbled_messages_are_errors_and_nothing_else(data: st.DataObject) -> No
     place = data.draw(st.integers(0, len(events) - 1))
     value = bytearray(events[place].value or b"{}")
     for _ in range(data.draw(st.integers(1, 3))):
-        at = data.draw(st.integers(0, len(value) - 1))
+        at = data.draw(st.integers(0, max(0, len(value) - 1)))
         value[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
     made = decoder(DebeziumOptions(deduplicate=False))
     with suppress(UndecodableError):
         made([*events[:place], events[place]._replace(value=bytes(value))])
     assert made(events)
+
+
+_MIXED = {
+    "id": "bigint",
+    "t": "text",
+    "j": "jsonb",
+    "n": "numeric",
+    "at": "timestamp",
+    "b": "bytea",
+    "f": "double precision",
+}
+_TEXTS_OF_ALL_KINDS = [
+    "",
+    "a",
+    "NULL",
+    "5",
+    "a,b",
+    'say "x"',
+    "two\nlines",
+    "\r",
+    "nul\0nul",
+    "é☃",
+    None,
+    None,
+    UNAVAILABLE,
+]
+
+
+def _mixed(random: Random, number: int) -> list[Message]:
+    """An event of any kind, and its tombstone if it is a deletion; its place in the log is most often behind the last."""
+    row = {
+        "id": number,
+        "t": random.choice(_TEXTS_OF_ALL_KINDS),
+        "j": random.choice(['{"a": 1}', None, UNAVAILABLE, "{}"]),
+        "n": random.choice(["1.50", "-3", "1.5E+3", "NAN", None]),
+        "at": random.choice(
+            [None, 0, -1, 1_700_000_000_000_000 + number * 997, 253_402_300_800_000_000, 1_700_000_000_120_000]
+        ),
+        "b": random.choice(["", "3q2+7w==", None]),
+        "f": random.choice([1.5, 0.1, -0.0, 1e300, "NaN", None]),
+    }
+    op = random.choice("cccccccuuuurdtm")
+    lsn = 1000 + number * 10 - random.choice([0] * 9 + [35])
+    source: dict[str, Any] = {
+        "connector": "postgresql",
+        "name": "pg",
+        "db": "d",
+        "schema": "public",
+        "table": random.choice(["a"] * 19 + ["b"]),
+    }
+    source |= {"lsn": lsn, "sequence": f'["{lsn // 100 * 100}","{lsn}"]'}
+    source |= {"ts_us": random.choice([1_700_000_000_000_000 + lsn] * 9 + [0]), "ts_ms": 1_700_000_000_000}
+    value = {"before": row if op == "d" else None, "after": None if op in "dt" else row, "source": source, "op": op}
+    events = [message(2 * number, "pg.public.a", {"id": number}, value)]
+    return events + ([message(2 * number + 1, "pg.public.a", {"id": number}, None)] if op == "d" else [])
+
+
+@given(st.randoms(use_true_random=False), st.sampled_from(["", "NULL", "5", r"\N", "é"]))
+@settings(max_examples=60, deadline=None)
+def test_many_events_at_once_become_what_each_becomes_alone(random: Random, null: str) -> None:
+    """What is written by columns has the bytes of what is written one by one: alone, no event is long enough a column."""
+    columns = tuple(Column(name=name, type=kind) for name, kind in _MIXED.items())
+    options = DebeziumOptions(
+        tables={"public.a": columns, "public.b": columns},
+        modes=Modes(decimal="string"),
+        tables_wanted=random.choice([None, lambda table: table == "public.a"]),
+    )
+    messages = [each for number in range(random.randint(1, 500)) for each in _mixed(random, number)]
+    together, alone = (decoder(options, CsvDialect(null=null)) for _ in range(2))
+    made, each = together(messages), [record for one in messages for record in alone([one])]
+    assert _lines(made) == _lines(each)
+    assert together.state == alone.state
+    assert together.counted == alone.counted
+    absent = [frozenset().union(*(records.absent for _, records in found)) for found in (made, each)]
+    assert absent[0] == absent[1]
+
+
+def _lines(made: list[tuple[Output, Records]]) -> list[tuple[str, bytes]]:
+    """The bytes of outputs that follow each other."""
+    return [
+        (name, b"".join(records.data for _, records in group))
+        for name, group in groupby(made, lambda each: each[0].name)
+    ]

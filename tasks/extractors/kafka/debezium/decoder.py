@@ -6,7 +6,6 @@ What a message is, is found out when its first bytes are not those of the one be
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain, compress, groupby
@@ -20,6 +19,7 @@ from tasks.extractors.contract import Output, Records
 from tasks.extractors.kafka.debezium import times
 from tasks.extractors.kafka.debezium.events import LETTERS, MESSAGES
 from tasks.extractors.kafka.debezium.learning import Learning, PassedOver
+from tasks.extractors.kafka.debezium.lines import Lines
 from tasks.extractors.kafka.debezium.options import DebeziumOptions
 from tasks.extractors.kafka.debezium.positions import Deduplicator
 from tasks.extractors.kafka.debezium.readers import Reader
@@ -43,6 +43,7 @@ class DebeziumDecoder:
     def __init__(self, dialect: CsvDialect, options: DebeziumOptions, state: JsonValue = None) -> None:
         self._options = options
         self._null = dialect.null
+        self._written = Lines(dialect.null)
         self._learning = Learning(dialect, options)
         self._seen = Deduplicator(state)
         self._last: dict[str, Reader] = {}
@@ -136,11 +137,11 @@ class DebeziumDecoder:
         if message.key is None or not message.key.startswith(NO_KEY if reader.key_start is None else reader.key_start):
             raise UndecodableError(message, "a deletion whose key is of another form than those before")
         try:
-            text, names = self._of_key(reader, message.key)
+            text, names = self._written.of_key(reader, message.key)
         except FAILURES as error:
             raise UndecodableError(message, f"a deletion whose key cannot be decoded: {_told(error)}") from error
         committed_at = _EPOCH_TEXT(message.timestamp * 1000) + "+00" if message.timestamp >= 0 else self._null
-        line = f"D,{committed_at},{message.position()},{self._names(names)}{text}"
+        line = f"D,{committed_at},{message.position()},{self._written.names(names)}{text}"
         self._add(reader.latest, [line], names)
 
     # -- messages of one shape ---------------------------------------------------------------------------------------------
@@ -159,6 +160,8 @@ class DebeziumDecoder:
             self._choose(reader, stretch, at if sure else None)
         if stretch.events:
             self._keep(stretch, *self._lines(reader, stretch, at if sure else None))
+        for what, number in stretch.left_out.items():
+            self._count(what, number)
         return stretch.end
 
     def _pass_over(self, stretch: Stretch, sure: int | None) -> None:
@@ -170,9 +173,7 @@ class DebeziumDecoder:
                     stretch.batch[sure], f"an event of op {stretch.ops[unknown]!r}, which is not known"
                 )
             stretch.cut(unknown)
-        rows = [op != "m" for op in stretch.ops]
-        self._count(MESSAGES, rows.count(False))
-        stretch.keep(rows)
+        stretch.keep([op != "m" for op in stretch.ops], MESSAGES)
 
     def _choose(self, reader: Reader, stretch: Stretch, sure: int | None) -> None:
         """Say of each event where it goes, and take out those of tables that are not wanted."""
@@ -190,9 +191,7 @@ class DebeziumDecoder:
         stretch.outputs = [found[names[0]]] * len(names) if len(found) == 1 else [found[name] for name in names]
         reader.latest = stretch.outputs[-1]
         if None in found.values():
-            chosen = [output is not None for output in stretch.outputs]
-            self._count(NOT_WANTED, chosen.count(False))
-            stretch.keep(chosen)
+            stretch.keep([output is not None for output in stretch.outputs], NOT_WANTED)
 
     def _of_its_table(self, reader: Reader, stretch: Stretch, names: list[Any], sure: int | None) -> list[Any]:
         """Without schemas another table may have other types, and of one that has the same columns nothing else would tell."""
@@ -200,7 +199,10 @@ class DebeziumDecoder:
         if first == reader.table and all_same(names):
             reader.most = min(MOST, 2 * reader.most)
             return names
-        other = next(index for index, source in enumerate(stretch.sources) if source.of_table != reader.table)
+        tables = [source.of_table for source in stretch.sources]
+        other = next((index for index, table in enumerate(tables) if table != reader.table), None)
+        if other is None:
+            return names
         if stretch.places[other] == sure:
             raise UndecodableError(stretch.batch[sure], f"it is of {first}, and not of {reader.table}")
         stretch.cut(other)
@@ -214,37 +216,17 @@ class DebeziumDecoder:
         sure to be of this shape.
         """
         try:
-            return self._made(reader, stretch)
+            return self._written.of(reader, stretch)
         except FAILURES as error:
             for index, (key, event) in enumerate(zip(stretch.keys, stretch.events, strict=True)):
                 try:
-                    self._of_one(reader, key, event)
+                    self._written.of_one(reader, key, event)
                 except FAILURES as own:
                     if stretch.places[index] == sure:
                         raise UndecodableError(stretch.batch[sure], _told(own)) from own
                     stretch.cut(index)
-                    return self._made(reader, stretch) if index else ([], {})
+                    return self._written.of(reader, stretch) if index else ([], {})
             raise error from None
-
-    def _made(self, reader: Reader, stretch: Stretch) -> tuple[list[str], dict[int, Sequence[str]]]:
-        rows, apart = reader.shape.rows, stretch.without_row()
-        usual = [index for index in range(len(stretch.rows)) if index not in apart]
-        values = rows.values([stretch.rows[index] for index in usual] if apart else stretch.rows)
-        if lacking := {usual[index] for index in rows.lacking(values)}:
-            apart |= lacking
-            usual = [index for index in usual if index not in lacking]
-            values = rows.values([stretch.rows[index] for index in usual])
-        heads = stretch.heads(self._null)
-        if not apart:
-            return list(map(",".join, zip(heads, *rows.fields(values), strict=True))), {}
-        lines, absent, keys = list(heads), dict[int, Sequence[str]](), stretch.keys
-        for index in sorted(apart):
-            text, absent[index] = self._of_one(reader, keys[index], stretch.events[index])
-            lines[index] = f"{heads[index].removesuffix(self._null)}{self._names(absent[index])}{text}"
-        parts = zip([heads[index] for index in usual], *rows.fields(values), strict=True)
-        for index, line in zip(usual, map(",".join, parts), strict=True):
-            lines[index] = line
-        return lines, absent
 
     def _keep(self, stretch: Stretch, lines: list[str], absent: dict[int, Sequence[str]]) -> None:
         """Add the records of events that were not seen before."""
@@ -263,43 +245,6 @@ class DebeziumDecoder:
             indexes = list(group)
             lacked = chain.from_iterable(absent[index] for index in absent.keys() & set(indexes))
             self._add(output, [lines[index] for index in indexes], lacked)
-
-    # -- records that are not a row as it is now ---------------------------------------------------------------------------
-
-    def _of_one(self, reader: Reader, key: bytes | None, event: Any) -> tuple[str, tuple[str, ...]]:
-        """The fields of one event, each behind a comma, and the columns that are not there."""
-        rows = reader.shape.rows
-        if event.after is not None and event.op != "d":
-            return rows.careful(event.after)
-        if event.op == "t":
-            return rows.empty, ()
-        if event.op != "d":
-            raise ValueError(f"an event of op {event.op} without a row (`after` is null)")
-        row = event.after if reader.is_flat else reader.row(event)
-        if row is None:
-            return self._of_key(reader, key)
-        if reader.knows_key_only and rows.key_only(row):
-            # REPLICA IDENTITY DEFAULT: the log has the key alone, and the connector fills up the rest.
-            names = tuple(column.name for column in rows.columns if not column.key)
-            return rows.partial(row, frozenset(names)), names
-        return rows.careful(row)
-
-    def _of_key(self, reader: Reader, key: bytes | None) -> tuple[str, tuple[str, ...]]:
-        """A deletion of which the key is all that is told."""
-        rows = reader.shape.rows
-        keys = [column.name for column in rows.columns if column.key]
-        if key is None or not keys:
-            raise ValueError("a deletion with neither `before` nor a key")
-        row = reader.of_key(memoryview(key)[reader.key_size : len(key) - reader.key_end])
-        names = tuple(column.name for column in rows.columns if not column.key)
-        return rows.partial(row, frozenset(names)), names
-
-    def _names(self, names: Sequence[str]) -> str:
-        """``_unchanged``."""
-        if not names:
-            return self._null
-        text = json.dumps(names, ensure_ascii=False, separators=(",", ":"))
-        return '"' + text.replace('"', '""') + '"'
 
 
 def _told(error: BaseException) -> str:

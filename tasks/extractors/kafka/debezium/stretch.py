@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import compress, repeat
@@ -30,6 +31,12 @@ class Stretch:
         """Where the first message stands that was not looked at."""
         self.outputs: list[Output | None] = []
         """Where they go; None: of a table that is not wanted."""
+        self._left_out: list[tuple[int, str]] = []
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """As what events were counted that are not among these, and will not be looked at anew."""
+        return Counter(what for place, what in self._left_out if place < self.end)
 
     @cached_property
     def ops(self) -> list[str]:
@@ -57,8 +64,9 @@ class Stretch:
         keys = self.batch.keys
         return [keys[place] for place in self.places]
 
-    def keep(self, which: Sequence[bool]) -> None:
-        """Leave out the others."""
+    def keep(self, which: Sequence[bool], others: str) -> None:
+        """Leave out the others; ``others``: as what those are counted."""
+        self._left_out += [(place, others) for place, kept in zip(self.places, which, strict=True) if not kept]
         self._become(*(list(compress(each, which)) for each in (self.places, self.events, self.outputs)))
 
     def cut(self, at: int) -> None:

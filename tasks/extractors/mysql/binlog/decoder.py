@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
 from itertools import chain, repeat
+from typing import NamedTuple
 
 from blocks.s3 import CsvDialect
+from tasks.extractors.contract import Records
 from tasks.extractors.mysql.binlog.columns import LogColumn, written
 from tasks.extractors.mysql.binlog.images import FAILURES, Image, Mode, Writing
 from tasks.extractors.mysql.binlog.layouts import Layout
@@ -38,12 +39,10 @@ ROW_EVENTS = frozenset({*_KINDS, PARTIAL_UPDATE})
 _MOST_FUNCTIONS = 512
 
 _PLAIN_CHARACTERS = frozenset("0123456789+-.:e ")
-_SPECIAL = frozenset(',"\r\n')
 
 
-@dataclass(frozen=True)
-class Head:
-    """What all records of an event share."""
+class Head(NamedTuple):
+    """What all records of an event share; neither text may need quotes in CSV."""
 
     committed_at: str
     """When the transaction was committed, as a timestamp is written."""
@@ -51,24 +50,7 @@ class Head:
     """Of the event: sorts in the order of the log, and no other event has it."""
 
 
-@dataclass(frozen=True)
-class Records:
-    """What an event became."""
-
-    data: bytes
-    """CSV: `LEADING` and the columns of the table."""
-    count: int
-    absent: frozenset[str]
-    """Columns that some record's image did not hold: they are named in its ``_unchanged``, and written as NULL.
-
-    In an update they are what they were. In an event of insertions, which has some under ``binlog_row_image=MINIMAL``,
-    they have the column's default, which is not in the log. In a deletion followed by the insertion of the row under
-    another key, the insertion has what the row had before.
-    """
-
-
-@dataclass(frozen=True)
-class _Event:
+class _Event(NamedTuple):
     """A row event taken apart."""
 
     operation: str
@@ -114,6 +96,7 @@ class Decoder:
         )
         self._keys = frozenset(place for place, column in enumerate(columns) if column.key)
         self._images: dict[tuple[bytes, frozenset[int]], Image] = {}
+        self._pairs: dict[tuple[str, bytes], tuple[Image, Image]] = {}
         self._functions_left = most_functions
 
     def _layout(self, mapped: MappedColumn, column: LogColumn, dialect: CsvDialect, zero_dates: ZeroDates) -> Layout:
@@ -130,9 +113,12 @@ class Decoder:
 
         Raises `UndecodableError` for what cannot be decoded. A body that was cut between two of its rows cannot be told
         from one of fewer rows: compare the size in the event's header, and the checksum, before.
+
+        Columns that some record's image did not hold (``absent``) are named in its ``_unchanged``, and written as NULL. In
+        an update they are what they were. In an event of insertions, which has some under ``binlog_row_image=MINIMAL``,
+        they have the column's default, which is not in the log. In a deletion followed by the insertion of the row under
+        another key, the insertion has what the row had before.
         """
-        if _SPECIAL & {*head.committed_at, *head.position}:
-            raise ValueError(f"not for a CSV without quotes: {head}")
         try:
             event = self._taken_apart(kind, body)
         except FAILURES as error:
@@ -164,18 +150,22 @@ class Decoder:
                 f"{self._table}: rows of {columns} columns, and its table map has {len(self._columns)}"
             )
         width = (columns + 7) // 8
-        bitmaps = [body[at : at + width]]
-        if operation == "U":
-            bitmaps.append(body[at + width : at + 2 * width])
-        at += width * len(bitmaps)
-        held = [self._held(bitmap) for bitmap in bitmaps]
-        if at >= len(body):
+        end = at + (2 * width if operation == "U" else width)
+        before, after = self._pairs.get((operation, body[at:end])) or self._pair(operation, body[at:end], width)
+        if end >= len(body):
             raise ValueError("no rows")
+        data, start = (_uncompressed(body[end:]), 0) if compressed else (body, end)
+        return _Event(operation, version, data, start, before, after)
+
+    def _pair(self, operation: str, bitmaps: bytes, width: int) -> tuple[Image, Image]:
+        """The images before and after of events whose bitmaps of columns are these."""
+        apart = [bitmaps[at : at + width] for at in range(0, len(bitmaps), width)]
+        held = [self._held(bitmap) for bitmap in apart]
         # What an update's images share of the key says whether it changed the key.
         keys = self._keys.intersection(*held) if operation == "U" else frozenset()
-        images = [self._image(bitmap, places, keys) for bitmap, places in zip(bitmaps, held, strict=True)]
-        data, start = (_uncompressed(body[at:]), 0) if compressed else (body, at)
-        return _Event(operation, version, data, start, images[0], images[-1])
+        images = [self._image(bitmap, places, keys) for bitmap, places in zip(apart, held, strict=True)]
+        found = self._pairs[operation, bitmaps] = images[0], images[-1]
+        return found
 
     def _held(self, bitmap: bytes) -> list[int]:
         bits = int.from_bytes(bitmap, "little")
@@ -260,8 +250,8 @@ class Decoder:
         names = json.dumps([self._columns[place].name for place in absent], ensure_ascii=False, separators=(",", ":"))
         return "," + self._writing.quoted(_view(names))
 
-    def _made(self, pieces: Iterable[str], count: int, absent: Iterable[int]) -> Records:
-        names = frozenset(self._columns[place].name for place in absent)
+    def _made(self, pieces: Iterable[str], count: int, absent: Collection[int]) -> Records:
+        names = frozenset([self._columns[place].name for place in absent]) if absent else frozenset()
         return Records("".join(pieces).encode("latin-1"), count, names)
 
     def _failed(self, image: Image, data: bytes, row: int, error: Exception | None) -> UndecodableError:

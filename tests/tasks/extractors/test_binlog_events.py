@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from blocks.s3 import CsvDialect
 from tasks.extractors.mysql.binlog.charsets import charset_of, utf8
 from tasks.extractors.mysql.binlog.columns import LogColumn, log_columns, verify
-from tasks.extractors.mysql.binlog.decoder import Decoder, Head
+from tasks.extractors.mysql.binlog.decoder import Decoder
 from tasks.extractors.mysql.binlog.images import FAILURES
 from tasks.extractors.mysql.binlog.json_text import json_text
 from tasks.extractors.mysql.binlog.table_map import TableMap, UndecodableError

@@ -7,14 +7,14 @@
 Twice, for the same rows: events of about 600 bytes without their schemas, and of about 5 kB with them. Both are in topics of
 one partition, and headrace reads a partition in one thread.
 
-A run of the flow costs a second or two for Prefect, the plan and the commit, however many events there are: with few of them that
-is what is measured, and the line *extractor alone* tells what an event costs.
+A run of the flow costs a second or two for Prefect, the plan and the commit, however many events there are: with few of them
+that is what is measured, and the line *extractor alone* tells what an event costs.
 
-Where it goes, of some 3.6 µs CPU that an event of 600 bytes takes (aiokafka's loop: 12): 0.3 in librdkafka's own threads, 0.5 for
-the objects that it hands over, 0.7 in msgspec, which makes a typed struct of the event, 1 for the fields of the row (times 0.2,
-texts and their quotes 0.3), 0.2 for ``_op``, ``_committed_at`` and ``_position``, 0.2 to find out that it was not seen before; the
-rest is memory that is not in the processor's cache. All but the first holds Python's lock: more partitions do not go faster in
-one process, and do with `work_pool`.
+Where it goes, of some 3.6 µs CPU that an event of 600 bytes takes (aiokafka's loop: 12): 0.3 in librdkafka's own threads, 0.5
+for the objects that it hands over, 0.7 in msgspec, which makes a typed struct of the event, 1 for the fields of the row (times
+0.2, texts and their quotes 0.3), 0.2 for ``_op``, ``_committed_at`` and ``_position``, 0.2 to find out that it was not seen
+before; the rest is memory that is not in the processor's cache. All but the first holds Python's lock: more partitions do not go
+faster in one process, and do with `work_pool`.
 
 Kafka Connect is left out: the FileStreamSink of Apache Kafka writes messages as they are, and no CSV.
 """

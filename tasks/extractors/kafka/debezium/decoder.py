@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import chain, compress, groupby
 from typing import Any
 
@@ -83,7 +84,7 @@ class DebeziumDecoder:
     def _told(self, out: list[tuple[Output, Records]]) -> list[tuple[Output, Records]]:
         if out and self._untold:
             output, records = out[-1]
-            out[-1] = (output, records.model_copy(update={"counted": dict(self._untold)}))
+            out[-1] = (output, replace(records, counted=dict(self._untold)))
             self._untold = Counter()
         return out
 

@@ -157,6 +157,24 @@ async def test_another_table(captured: Captured) -> None:
     await other.drop()
 
 
+async def test_what_the_connector_does_otherwise(captured: Captured) -> None:
+    """Rows of an XA transaction come when it is prepared, and stay; a table that is dropped is not told (docs/debezium.md)."""
+    source = captured.source("a")
+    await captured.enable(source)
+    await captured.rows(source, 1)
+    xid = f"'{captured.name}'"
+    await captured.database.execute(
+        f"XA START {xid}", "INSERT INTO a VALUES (2, 'prepared')", f"XA END {xid}", f"XA PREPARE {xid}"
+    )
+    await captured.rows(source, 2)
+    await captured.database.execute(
+        f"XA ROLLBACK {xid}", "INSERT INTO a VALUES (3, 'last')", "DROP TABLE a", "CREATE TABLE a (id INT PRIMARY KEY)",
+        "INSERT INTO a VALUES (4)",
+    )  # fmt: skip
+    rows = await captured.rows(source, 4)
+    assert [(row["_op"], row["id"]) for row in rows["a"]] == [("S", "1"), ("I", "2"), ("I", "3"), ("I", "4")]
+
+
 async def test_brokers_that_want_a_log_in(captured: Captured) -> None:
     """The history of tables is kept by clients of the connector's own, which have to be told how to log in."""
     secured = secured_block_of(captured.kafka)

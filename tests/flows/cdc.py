@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from blocks.s3 import S3Destination
 from tasks.cdc.settings import Capture, of_postgres, slot_name
@@ -20,6 +20,19 @@ Row = dict[str, str]
 
 TABLES = {"orders": ("id",), "items": ("order_id", "number")}
 """Their keys."""
+
+
+class Chain(Protocol):
+    """A database whose changes go through Debezium and Kafka, and what of it can be killed."""
+
+    name: str
+    kafka: KafkaServer
+    connect: ConnectServer
+
+    @property
+    def connector(self) -> str: ...
+
+    def destination(self, endpoint: str | None = None, **changes: Any) -> S3Destination: ...
 
 
 @dataclass

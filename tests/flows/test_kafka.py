@@ -14,8 +14,7 @@ import pytest
 
 from flows.extract import extract
 from tasks.extractors.kafka.debezium.decoder import SEEN_BEFORE
-from tests.flows.cdc import DebeziumShop, Row, assert_replays
-from tests.flows.cdc_mysql import TwoWaysShop
+from tests.flows.cdc import Chain, DebeziumShop, Row, assert_replays
 from tests.flows.test_kills import STEPS, kill_at
 from tests.servers.faults import FaultProxy
 from tests.servers.postgres import connected
@@ -150,9 +149,6 @@ def assert_counters_rise(rows: list[Row]) -> None:
             assert id_ not in counters, f"{row['_position']}: {id_} comes twice"
             assert counter in (1, left + 1), f"{row['_position']}: {counter} after {left}"
         counters[id_] = counter
-
-
-Chain = DebeziumShop | TwoWaysShop
 
 
 async def kill_connect(shop: Chain, *_: Any) -> None:

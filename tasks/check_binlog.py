@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -64,14 +64,34 @@ async def look(connection: Connection, source: Any) -> Findings:
     yield _privilege(grants, ("REPLICATION CLIENT", "BINLOG MONITOR"), "see where the log ends", "error")
     if source.snapshot:
         yield _lock(grants, source)
-    listed = ", ".join(f"'{name}'" for name in _SETTINGS)
-    rows = await fetch(connection, f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({listed})")
-    told = {str(name).lower(): str(value or "") for name, value in rows}
+    told = await _told(connection)
     for wanted in _WANTED:
         if wanted.name in told or wanted.name == "log_bin":
             yield _setting(wanted, told.get(wanted.name, ""))
     yield _kept(told)
     yield await _tables(source)
+
+
+async def look_for_debezium(connection: Connection) -> Findings:
+    """The same for Debezium's connector, which refuses a log without whole rows, and keeps the columns' names itself."""
+    grants = await Grants.of(connection)
+    yield _privilege(grants, ("REPLICATION SLAVE", "REPLICATION REPLICA"), "read the log", "error")
+    yield _privilege(grants, ("REPLICATION CLIENT",), "see where the log ends", "error")
+    yield _privilege(
+        grants, ("RELOAD", "FLUSH_TABLES", "LOCK TABLES"), "lock tables while the snapshot begins", "error"
+    )
+    told = await _told(connection)
+    for wanted in _WANTED:
+        if wanted.name != "binlog_row_metadata" and (wanted.name in told or wanted.name == "log_bin"):
+            yield _setting(replace(wanted, level="error"), told.get(wanted.name, ""))
+    yield _kept(told)
+
+
+async def _told(connection: Connection) -> dict[str, str]:
+    """The settings of the server that matter to its log."""
+    listed = ", ".join(f"'{name}'" for name in _SETTINGS)
+    rows = await fetch(connection, f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({listed})")
+    return {str(name).lower(): str(value or "") for name, value in rows}
 
 
 def _privilege(grants: Grants, names: tuple[str, ...], what: str, level: Any) -> Finding:

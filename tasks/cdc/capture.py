@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ import asyncpg
 from blocks.errors import ConfigurationError
 from blocks.mysql import MySQL
 from blocks.postgres import Postgres
-from tasks.cdc import connect, postgres, settings
+from tasks.cdc import connect, mysql, postgres, settings
 from tasks.extractors.kafka.capture import Capture
 from tasks.extractors.kafka.source import KafkaTopics
 from tasks.extractors.postgres.sql import Connection
@@ -37,10 +38,10 @@ class _Stream:
         return self.capture.password or self.capture.database.password.get_secret_value()
 
     def asked(self, tables: list[str]) -> settings.Capture:
-        return settings.Capture(self.name, self._prefix, tuple(tables), self.password)
+        return settings.Capture(self.name, self.prefix, tuple(tables), self.password)
 
     @property
-    def _prefix(self) -> str:
+    def prefix(self) -> str:
         """What the names of all topics begin with, before their first point."""
         prefixes = {topic.partition(".")[0] for topic in self.source.topics if not topic.startswith("-")}
         if len(prefixes) != 1 or set(prefix := prefixes.pop()) & set("*?["):
@@ -54,7 +55,7 @@ def _stream(name: str, source: object) -> _Stream:
     if not isinstance(source, KafkaTopics) or source.capture is None or source.format != "debezium":
         raise ConfigurationError(
             f"stream {name}: capture is for a source of Kafka topics of format debezium that has the field capture "
-            "(connect: kafka-connect/…, database: postgres/…)"
+            "(connect: kafka-connect/…, database: postgres/… or mysql/…)"
         )
     return _Stream(name, source, source.capture)
 
@@ -75,10 +76,15 @@ async def enable(name: str, source: object) -> AsyncIterator[str]:
         config = settings.of_postgres(
             stream.capture.database, stream.asked([t.name for t in wanted]), messages=messages
         )
-        for table in added:
-            yield f"{table} is new: its changes come from now on, the rows that it has do not (signal a snapshot to Debezium)"
     else:
-        config = _of_mysql(stream, stream.capture.database)
+        async with mysql.connected(stream.capture.database) as database:
+            await _refuse(mysql.look(database))
+            names = await mysql.tables(database, source_tables(stream))
+        config = _of_mysql(stream, stream.capture.database, names)
+        added = await _added(stream, names, config)
+        yield f"{len(names)} table(s) of {stream.capture.database.describe()}"
+    for table in added:
+        yield f"{table} is new: its changes come from now on, the rows that it has do not (signal a snapshot to Debezium)"
     async for line in _connector(stream, {**config, **stream.capture.settings}):
         yield line
 
@@ -88,24 +94,51 @@ def source_tables(stream: _Stream) -> tuple[str, ...]:
     return stream.source.debezium.tables or ("*",)
 
 
-def _of_mysql(stream: _Stream, block: MySQL) -> dict[str, str]:
-    tables = stream.source.debezium.tables
-    if not tables or any(set(table) & set("*?[-") for table in tables):
-        raise ConfigurationError("field debezium.tables: of MySQL name each table to capture, as shop.orders")
+def _of_mysql(stream: _Stream, block: MySQL, names: list[str]) -> dict[str, str]:
+    kafka = stream.source.connection
+    if (
+        kafka.client_config()["security.protocol"] != "PLAINTEXT"
+        and settings.HISTORY_SECURITY not in stream.capture.settings
+    ):
+        raise ConfigurationError(
+            f"field capture.settings: the brokers want TLS or a log-in, and a MySQL connector keeps the history of tables there "
+            f"by clients of its own: give {settings.HISTORY_SECURITY} and what else they need (sasl.*, ssl.*), and the same "
+            "for schema.history.internal.consumer"
+        )
     # Of the upper half of the numbers, which people do not give to their servers.
     number = (1 << 31) | zlib.crc32(stream.name.encode())
-    bootstrap = stream.source.connection.bootstrap_servers
-    return settings.of_mysql(block, stream.asked(list(tables)), bootstrap=bootstrap, server_id=number)
+    return settings.of_mysql(block, stream.asked(names), bootstrap=kafka.bootstrap_servers, server_id=number)
+
+
+async def _added(stream: _Stream, names: list[str], config: dict[str, str]) -> list[str]:
+    """The tables that come new to a connector that is there, which knows the shapes of those of its databases alone."""
+    async with connect.connected(stream.capture.connect) as cluster:
+        before = await cluster.config(stream.name)
+    if before is None:
+        return []
+    known = before.get("database.include.list")
+    if known != config["database.include.list"]:
+        raise ConfigurationError(
+            f"field debezium.tables: connector {stream.name} captures the databases {known}, and knows nothing of the tables "
+            f"of others: give them a stream of their own, or `headrace cdc disable {stream.name}` first: it begins anew then"
+        )
+    listed = before.get("table.include.list", "").split(",")
+    return [name for name in names if re.escape(name) not in listed]
 
 
 async def _connector(stream: _Stream, config: dict[str, str]) -> AsyncIterator[str]:
     async with connect.connected(stream.capture.connect) as cluster:
         before = await cluster.config(stream.name)
         same = before is not None and {key: value for key, value in before.items() if key != "name"} == config
-        if not same:
+        if before is None:
             await cluster.put(stream.name, config)
+        elif not same:
+            await cluster.change(stream.name, config)
         yield f"connector {stream.name}: {'created' if before is None else 'unchanged' if same else 'updated'}"
         state = await cluster.state(stream.name)
+        if same and state is not None and state.connector in ("STOPPED", "PAUSED"):
+            await cluster.resume(stream.name)
+            yield f"connector {stream.name}: was {state.connector.lower()}, and goes on"
         if state is not None and state.trace:
             await cluster.restart_failed(stream.name)
             yield f"connector {stream.name}: what had failed is started again"
@@ -119,6 +152,7 @@ async def status(name: str, source: object) -> Findings:
     stream = _stream(name, source)
     async with connect.connected(stream.capture.connect) as cluster:
         state = await cluster.state(name)
+        offset = None if state is None else await cluster.offset(name)
     if state is None:
         yield Finding("error", f"connector {name}: there is none", f"headrace cdc enable {name}")
     elif state.runs:
@@ -130,6 +164,8 @@ async def status(name: str, source: object) -> Findings:
         )
     async for finding in look(name, source):
         yield finding
+    if offset is not None and "file" in offset and isinstance(stream.capture.database, MySQL):
+        yield await mysql.behind(stream.capture.database, offset)
 
 
 async def look(name: str, source: object) -> Findings:
@@ -140,6 +176,12 @@ async def look(name: str, source: object) -> Findings:
             wanted = await postgres.tables(connection, source_tables(stream))
             async for finding in postgres.look(connection, stream.slot, wanted):
                 yield finding
+    else:
+        async with mysql.connected(stream.capture.database) as database:
+            async for finding in mysql.look(database):
+                yield finding
+            names = await mysql.tables(database, source_tables(stream))
+            yield Finding("ok", f"capture: {len(names)} table(s): {', '.join(names[:5])}{', …' * (len(names) > 5)}")
 
 
 async def disable(name: str, source: object) -> AsyncIterator[str]:
@@ -152,6 +194,8 @@ async def disable(name: str, source: object) -> AsyncIterator[str]:
         async with _database(stream.capture.database) as connection:
             for what in await postgres.drop(connection, stream.slot):
                 yield f"{what}: removed"
+    else:
+        yield f"topic {settings.history_topic(stream.prefix)}: stays, as the others do; remove it where they are removed"
 
 
 async def _refuse(findings: Findings) -> None:

@@ -49,8 +49,20 @@ class Connect:
         return None if answer.status_code == httpx.codes.NOT_FOUND else dict(self._told(answer))
 
     async def put(self, name: str, config: dict[str, str]) -> None:
-        """Make or change a connector."""
+        """Make a connector, or keep other settings for one."""
         self._told(await self._asked("PUT", f"/connectors/{name}/config", config))
+
+    async def change(self, name: str, config: dict[str, str]) -> None:
+        """Give a connector other settings. It is stopped first: else a task that still has the old ones reads on, and
+        passes over what the new ones are to bring."""
+        self._told(await self._asked("PUT", f"/connectors/{name}/stop"))
+        await self._stopped(name)
+        await self.put(name, config)
+        await self.resume(name)
+
+    async def resume(self, name: str) -> None:
+        """Let a connector go on that was stopped or paused."""
+        self._told(await self._asked("PUT", f"/connectors/{name}/resume"))
 
     async def state(self, name: str) -> State | None:
         """How a connector is; None where there is no such."""
@@ -61,6 +73,11 @@ class Connect:
         parts = [told["connector"], *told["tasks"]]
         trace = next((part["trace"] for part in parts if part.get("trace")), "")
         return State(told["connector"]["state"], tuple(task["state"] for task in told["tasks"]), trace)
+
+    async def offset(self, name: str) -> dict[str, Any] | None:
+        """Where in its source's log a connector was when it last stored that; None where it has stored nothing."""
+        offsets = self._told(await self._asked("GET", f"/connectors/{name}/offsets"))["offsets"]
+        return dict(offsets[0]["offset"]) if offsets else None
 
     async def restart_failed(self, name: str) -> None:
         """Start again what has failed of a connector."""

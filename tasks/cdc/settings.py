@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -79,6 +80,22 @@ def of_postgres(block: Postgres, capture: Capture, *, messages: bool) -> dict[st
     }
 
 
+_SSL_MODES = {
+    "verify-full": "verify_identity",
+    "verify-ca": "verify_ca",
+    "require": "required",
+    "prefer": "preferred",
+    "disable": "disabled",
+}
+HISTORY_SECURITY = "schema.history.internal.producer.security.protocol"
+"""By which a connector reaches brokers that want a log-in or TLS; it keeps its history by clients of its own."""
+
+
+def history_topic(prefix: str) -> str:
+    """Where a connector keeps the history of the tables' shapes: named so that no pattern of the stream's topics fits it."""
+    return f"schema-history.{prefix}"
+
+
 def of_mysql(block: MySQL, capture: Capture, *, bootstrap: str, server_id: int) -> dict[str, str]:
     """``bootstrap``: the brokers that keep the history of the tables' shapes; ``server_id``: like no other replica's."""
     return {
@@ -90,18 +107,23 @@ def of_mysql(block: MySQL, capture: Capture, *, bootstrap: str, server_id: int) 
         "database.port": str(block.port),
         "database.user": block.user,
         "database.password": capture.password,
+        "database.ssl.mode": _SSL_MODES[block.tls_mode],
+        # In clear a log-in with caching_sha2_password needs the server's key, which nobody vouches for.
+        **({"driver.allowPublicKeyRetrieval": "true"} if block.tls_mode == "disable" else {}),
         "database.server.id": str(server_id),
-        "database.include.list": ",".join(sorted({table.partition(".")[0] for table in capture.tables})),
+        "database.include.list": _listed(sorted({table.partition(".")[0] for table in capture.tables})),
         "table.include.list": _listed(capture.tables),
         "time.precision.mode": "adaptive_time_microseconds",
         "bigint.unsigned.handling.mode": "precise",  # long makes -1 of the largest
-        "include.schema.changes": "true",
+        "include.schema.changes": "false",
         "schema.history.internal.kafka.bootstrap.servers": bootstrap,
-        "schema.history.internal.kafka.topic": f"{capture.prefix}.schema-history",
-        "schema.history.internal.store.only.captured.tables.ddl": "true",
+        "schema.history.internal.kafka.topic": history_topic(capture.prefix),
+        # Of all tables of these databases: of one that is captured later the connector would not know the shape.
+        "schema.history.internal.store.only.captured.tables.ddl": "false",
+        "schema.history.internal.store.only.captured.databases.ddl": "true",
     }
 
 
 def _listed(tables: Sequence[str]) -> str:
-    """Regular expressions, in which a point stands for itself."""
-    return ",".join(table.replace(".", r"\.") for table in tables)
+    """Regular expressions, in which every sign stands for itself."""
+    return ",".join(map(re.escape, tables))

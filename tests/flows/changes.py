@@ -40,10 +40,8 @@ class ChangesShop(MySQLShop):
     async def changes(self) -> dict[str, list[Row]]:
         """All committed records of each table, in the order of their positions."""
         found: dict[str, list[Row]] = {}
-        for commit in await self.commits():
-            for entry in commit.entries:
-                one = commit.model_copy(update={"entries": (entry,)})
-                found.setdefault(entry.table.split(".")[1], []).extend(await self.committed_rows([one]))
+        for entry, rows in await self.committed_files(await self.commits()):
+            found.setdefault(entry.table.split(".")[1], []).extend(rows)
         for rows in found.values():
             rows.sort(key=lambda row: row["_position"])
         return found

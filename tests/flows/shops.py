@@ -21,7 +21,7 @@ from blocks.postgres import Postgres
 from blocks.s3 import S3Destination
 from flows.extract import extract
 from flows.sweep import sweep
-from tasks.commits import Commit, CommitLog
+from tasks.commits import Commit, CommitLog, Entry
 from tests.servers.mongodb import MongoServer, database_of
 from tests.servers.mysql import MySQLServer, connected
 from tests.servers.postgres import PostgresServer
@@ -125,7 +125,11 @@ class Shop:
 
     async def committed_rows(self, commits: list[Commit]) -> list[dict[str, str]]:
         """All rows of the files these commits list, by column."""
-        found: list[dict[str, str]] = []
+        return [row for _, rows in await self.committed_files(commits) for row in rows]
+
+    async def committed_files(self, commits: list[Commit]) -> list[tuple[Entry, list[dict[str, str]]]]:
+        """Each file these commits list, and its rows by column."""
+        found = []
         async with self.destination().client() as client:
             for entry in [entry for commit in commits for entry in commit.entries]:
                 body = await (await client.get_object(Bucket=self.bucket, Key=entry.key))["Body"].read()
@@ -133,7 +137,7 @@ class Shop:
                 text = gzip.decompress(body) if entry.key.endswith(".gz") else body
                 rows = list(csv.DictReader(io.StringIO(text.decode(), newline="")))
                 assert len(rows) == entry.rows
-                found += rows
+                found.append((entry, rows))
         return found
 
     async def committed_ids(self, commits: list[Commit] | None = None) -> list[int]:

@@ -10,14 +10,15 @@ import dataclasses
 import os
 import secrets
 import signal
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec
 
 from tests.servers.certificates import Authority
 from tests.servers.maven import SPARING, jars, java
@@ -197,6 +198,27 @@ class KafkaServer:
 
     def drop(self, *topics: str) -> None:
         _done(admin := self.admin, admin.delete_topics(list(topics), operation_timeout=30))
+
+    def end(self, topic: str) -> int:
+        """How many offsets are given out in a topic of one partition."""
+        place = TopicPartition(topic, 0)
+        (asked,) = (admin := self.admin).list_offsets({place: OffsetSpec.latest()}).values()
+        offset = asked.result(30).offset
+        del admin
+        return int(offset)
+
+    def wait_for_end(self, topic: str, end: int, seconds: float = 60) -> None:
+        """Return as soon as a topic of one partition has come to that offset."""
+        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "none", "enable.auto.commit": False,
+                             "fetch.wait.max.ms": 10, "log_level": 2})  # fmt: skip
+        deadline = time.monotonic() + seconds
+        try:
+            consumer.assign([TopicPartition(topic, 0, end - 1)])
+            while (message := consumer.poll(0.1)) is None or message.error() is not None:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{topic} has not come to {end}: {message and message.error()}")
+        finally:
+            consumer.close()
 
     def send(self, topic: str, *values: bytes | str | None, **arguments: Any) -> None:
         """Produce messages and return when the broker has them all."""

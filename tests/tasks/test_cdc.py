@@ -121,6 +121,11 @@ async def test_another_table(captured: Captured) -> None:
     assert any(line.startswith("public.B.b is new") for line in told)
     published = f"SELECT tablename FROM pg_publication_tables WHERE pubname = '{slot_name(captured.name)}' ORDER BY 1"
     assert await captured.fetch(published) == ["B.b", "a"]
+    # At once: no task that has the old settings reads on, and passes over it.
+    await captured.execute('INSERT INTO "B.b" VALUES (7)')
+    async with asyncio.timeout(30):
+        while not any(row.get("id") == "7" for row in await _rows(captured.source())):
+            await asyncio.sleep(0.3)
 
 
 async def test_what_has_to_be_mended_first(captured: Captured) -> None:

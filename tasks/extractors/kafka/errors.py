@@ -13,8 +13,8 @@ from blocks.kafka import Kafka
 T = TypeVar("T")
 
 _MEND = {
-    KafkaError._AUTHENTICATION: "the log-in is refused; check sasl, user and password",
-    KafkaError.SASL_AUTHENTICATION_FAILED: "the log-in is refused; check sasl, user and password",
+    KafkaError._AUTHENTICATION: "the log-in is refused; check sasl, and user and password or the fields oauth_…",
+    KafkaError.SASL_AUTHENTICATION_FAILED: "the log-in is refused; check sasl, and user and password or the fields oauth_…",
     KafkaError.UNSUPPORTED_SASL_MECHANISM: "the brokers do not know this way to log in; check sasl",
     KafkaError._SSL: "TLS cannot be agreed on; check tls and tls_ca_file",
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "the user may not read the topic; grant READ and DESCRIBE on it",

@@ -84,7 +84,7 @@ def line_up(base: Path, sink: str, options: Options) -> Iterator[LineUp]:
             bench = Bench(sink, base / "prefect", options.rows, size + header, size, header)
             contenders = headrace(bench, url, options.loop) + peers(bench, url)
             server = ("API", f"asyncio, pages of {shop_api.PAGE}, {shop_api.LATENCY * 1000:.0f} ms each")
-            yield LineUp(bench, contenders, (api.pid,), contest.versions(server, "httpx"))
+            yield LineUp(bench, contenders, (api.pid,), contest.versions(server, "httpx", ("dlt",)))
         finally:
             api.kill()
 

@@ -13,8 +13,8 @@ import httpx
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from blocks.errors import ConfigurationError
 from blocks.rest_auth import Authorized, Credentials, Fixed, OAuth2
+from blocks.rest_transport import AiohttpTransport
 from blocks.schema import SchemaOnce
 from blocks.tls import CaFile, CertificateFile, Choice, KeyFile, TlsSettings
 
@@ -159,6 +159,14 @@ shop.save("shop", overwrite=True)
             raise ValueError("holds a user, a query or a fragment; credentials have fields of their own")
         return value.rstrip("/")
 
+    @field_validator("proxy")
+    @classmethod
+    def _is_proxy(cls, value: SecretStr) -> SecretStr:
+        url = httpx.URL(value.get_secret_value())
+        if value.get_secret_value() and (url.scheme not in ("http", "https") or not url.host):
+            raise ValueError("is no URL such as http://host:3128")
+        return value
+
     @model_validator(mode="after")
     def _auth_is_whole(self) -> RestApi:
         needed, allowed = _NEEDED[self.auth], _ALLOWED.get(self.auth, ())
@@ -207,18 +215,12 @@ shop.save("shop", overwrite=True)
         """Also where the API is asked in clear: it may redirect to https."""
         return self._tls.context(self.describe()) if self.is_encrypted else create_default_context()
 
-    def _transport(self, verify: SSLContext) -> httpx.AsyncHTTPTransport:
+    def _transport(self, verify: SSLContext) -> httpx.AsyncBaseTransport:
+        proxy = self.proxy.get_secret_value()
+        if not (self.http2 and self.is_encrypted):
+            return AiohttpTransport(verify, proxy, self._timeout())
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=self.concurrency, keepalive_expiry=30)
-        try:
-            return httpx.AsyncHTTPTransport(
-                verify=verify,
-                http2=self.http2,
-                limits=limits,
-                proxy=self.proxy.get_secret_value() or None,
-                trust_env=False,
-            )
-        except ValueError:
-            raise ConfigurationError(f"proxy of {self.describe()} is no URL such as http://host:3128") from None
+        return httpx.AsyncHTTPTransport(verify=verify, http2=True, limits=limits, proxy=proxy or None, trust_env=False)
 
     def _timeout(self) -> httpx.Timeout:
         return httpx.Timeout(self.read_timeout, connect=self.connect_timeout, pool=None)

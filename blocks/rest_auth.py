@@ -46,7 +46,7 @@ class Fixed(Credentials):
         self._params = params
 
     async def added_to(self, request: httpx.Request) -> httpx.Request:
-        return _with(request, self._headers, self._params)
+        return _with(request, self._headers, self._params) if self._headers or self._params else request
 
 
 class OAuth2(Credentials):

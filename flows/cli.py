@@ -182,7 +182,10 @@ def load_sql(
 def discover(
     connection: Annotated[str, typer.Argument(metavar="CONNECTION", help="A saved block, such as postgres/shop.")],
     schema: Annotated[str, typer.Option("--schema", help="Only this schema; of MySQL another database.")] = "",
-    like: Annotated[str, typer.Option("--like", help="Only tables whose name is like this: 'order*'.")] = "*",
+    like: Annotated[
+        str,
+        typer.Option("--like", help="Only tables whose name is like this: 'order*'; of an API the endpoint's path."),
+    ] = "*",
     as_yaml: Annotated[bool, typer.Option("--yaml", help="Print deployments to paste into prefect.yaml.")] = False,
 ) -> None:
     """List tables with their size, primary key, and columns that could be the cursor of an incremental stream."""

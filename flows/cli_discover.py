@@ -76,4 +76,4 @@ def _print_fields(console: Console, found: Found) -> None:
         table.add_row(*map(escape, (field.path, f"{field.share:.1%}", ", ".join(field.kinds), field.type)))
     console.print()
     console.print(table) if console.is_terminal else Console(highlight=False, width=500).print(table)
-    console.print(f"  of {found.sampled:,} documents drawn at random")
+    console.print(f"  of {found.sampled:,} documents {found.drawn}" + (f"; {found.told}" if found.told else ""))

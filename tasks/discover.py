@@ -11,17 +11,20 @@ from blocks.kafka import Kafka
 from blocks.mongodb import MongoDB
 from blocks.mysql import MySQL
 from blocks.postgres import Postgres
+from blocks.rest import RestApi
 from tasks.extractors.catalog import Found
 from tasks.extractors.kafka import discover as kafka
 from tasks.extractors.mongodb import discover as mongodb
 from tasks.extractors.mysql import discover as mysql
 from tasks.extractors.postgres import discover as postgres
+from tasks.extractors.rest import discover as rest
 
 KINDS: dict[type[Block], Callable[[Any, str, str], Awaitable[list[Found]]]] = {
     Postgres: postgres.tables,
     MySQL: mysql.tables,
     MongoDB: mongodb.collections,
     Kafka: kafka.topics,
+    RestApi: rest.endpoint,
 }
 """How each kind of connection is asked. A new source adds its line here."""
 

@@ -65,6 +65,10 @@ class Found:
     fields: tuple[FoundField, ...] = ()
     """Of a source without a schema: what a sample of so many documents has."""
     sampled: int = 0
+    drawn: str = "drawn at random"
+    """How the sample was taken."""
+    also: tuple[str, ...] = ()
+    """Further lines of the source in a deployment."""
     source: tuple[str, ...] = ()
     """The lines that name it in a deployment, where ``table: …`` does not: a source of changes."""
     told: str = ""
@@ -106,7 +110,7 @@ def deployment(found: Found, stream: str, connection: str, destination: str) -> 
     lines += ["    work_pool: {name: default}", "    tags: [headrace]"]
     lines += ["    concurrency_limit: {limit: 1, collision_strategy: CANCEL_NEW}", "    parameters:"]
     named = found.source or (f"{found.kind}: {json.dumps(found.written, ensure_ascii=False)}",)
-    source = [f"connection: {connection}", *named]
+    source = [f"connection: {connection}", *named, *found.also]
     if cursor:
         source.append(f"cursor: {json.dumps(cursor.name, ensure_ascii=False)}{_remark(cursor)}")
     source += _declared(found)
@@ -123,7 +127,7 @@ def _declared(found: Found) -> list[str]:
     if not found.fields:
         return []
     return [
-        f"fields:  # of {found.sampled:,} documents drawn at random; other fields go into _extra",
+        f"fields:  # of {found.sampled:,} documents {found.drawn}; other fields go into _extra",
         *(f"  - {_column(field, found)}" for field in found.fields),
     ]
 

@@ -35,6 +35,8 @@ OAUTH: dict[str, Any] = {"auth": "oauth2-client", "client_id": "id", "client_sec
         ({"auth": "bearer", "token": "s3cr3t", "password": "s3cr3t"}, "password: of no use to auth bearer"),
         ({"base_url": "http://shop.example", "tls": "verify-full"}, "base_url is not https"),
         ({"tls": "disable"}, "base_url is https"),
+        ({"proxy": "user:s3cr3t@host:3128"}, "is no URL such as http://host:3128"),
+        ({"proxy": "socks5://user:s3cr3t@host:3128"}, "is no URL such as http://host:3128"),
         ({"tls": "require", "tls_ca_file": "/x"}, "tls_ca_file has no effect"),
     ],
 )

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from math import isnan
 from typing import Any
 
 import pymongo.errors
-from bson.datetime_ms import DatetimeMS
-from bson.decimal128 import Decimal128
-from bson.int64 import Int64
-from bson.objectid import ObjectId
-from bson.timestamp import Timestamp
 from pydantic import JsonValue
 
 from blocks.errors import ConfigurationError, PositionLost
@@ -22,9 +17,10 @@ from tasks.extractors.contract import Partition, Plan, ReadOptions
 from tasks.extractors.durations import duration
 from tasks.extractors.mongodb.client import Server, explained
 from tasks.extractors.mongodb.columns import Field
+from tasks.extractors.mongodb.cursors import at, earlier, less, value_of
 from tasks.extractors.mongodb.order import Condition, Mark, between, bracket_of, stored, type_of
 from tasks.extractors.mongodb.select import Select, Subject, documents
-from tasks.extractors.position import NEEDS_CURSOR, null_cursor_error, number, value_after
+from tasks.extractors.position import NEEDS_CURSOR, null_cursor_error, value_after
 
 _SAMPLES = 100
 """So many ids are drawn for each slice that is wanted."""
@@ -150,7 +146,7 @@ class Planner:
     async def _mark(self, found: dict[str, Any], new: list[Condition]) -> Mark | None:
         """The place of a value, with the highest ``_id`` that has it: later documents of the same value are new."""
         cursor = self._window.cursor
-        value = _value(found, cursor)
+        value = value_of(found, cursor)
         if cursor == "_id":
             return Mark(value)
         stages: list[dict[str, Any]] = [{"$sort": {"_id": -1}}, {"$limit": 1}, {"$project": {"_id": 1}}]
@@ -161,7 +157,7 @@ class Planner:
 
     def _check_types(self, lowest: dict[str, Any] | None, highest: dict[str, Any], after: Mark | None) -> None:
         cursor = self._window.cursor
-        ends = [_value(end, cursor) for end in (lowest, highest) if end is not None]
+        ends = [value_of(end, cursor) for end in (lowest, highest) if end is not None]
         found = dict.fromkeys(type_of(end) for end in ends)
         if len(found) > 1 or not found.keys() <= _SORTED:
             raise ConfigurationError(
@@ -178,15 +174,15 @@ class Planner:
 
     def _bound(self, highest: dict[str, Any]) -> Condition:
         """Values up to which nothing more is to come, as far as can be told."""
-        lag, value = self._window.lag, _value(highest, self._window.cursor)
+        lag, value = self._window.lag, value_of(highest, self._window.cursor)
         if type_of(value) in ("date", "objectId", "timestamp"):
             if not lag:
                 self._notes.append(_UNSEEN)
             # Whole seconds, as ObjectIds and Timestamps have them: those of this second may still come.
             now = self._server.now.replace(microsecond=0)
-            return {"$lt": _at(value, now - (duration("lag", lag) if lag else timedelta(0)))}
+            return {"$lt": at(value, now - (duration("lag", lag) if lag else timedelta(0)))}
         self._notes += [] if lag else [_UNSEEN]
-        return {"$lte": self._less(value, "lag", lag) if lag else value}
+        return {"$lte": less(value, "lag", lag) if lag else value}
 
     def _looked_back(self, after: Mark | None) -> Mark | None:
         lookback = self._window.lookback
@@ -194,19 +190,8 @@ class Planner:
             return after
         value = after.value
         if type_of(value) in ("date", "objectId", "timestamp"):
-            return Mark(_earlier(value, duration("lookback", lookback)))
-        return Mark(self._less(value, "lookback", lookback))
-
-    def _less(self, value: Any, name: str, text: str) -> Any:
-        less = number(name, text)
-        if isinstance(value, Decimal128):
-            return Decimal128(value.to_decimal() - Decimal128(less).to_decimal())
-        if isinstance(value, int):
-            # MongoDB compares numbers of all types.
-            return Int64(value - int(less)) if float(less).is_integer() else float(value) - float(less)
-        if isinstance(value, float):
-            return value - float(less)
-        raise ConfigurationError(f"field {name}: {text!r} cannot be taken from a value of type {type_of(value)}")
+            return Mark(earlier(value, duration("lookback", lookback)))
+        return Mark(less(value, "lookback", lookback))
 
     async def _check_nulls(self) -> None:
         cursor = self._window.cursor
@@ -268,22 +253,11 @@ class Planner:
             *conditions, {"$sample": {"size": sample}}, {"$project": {path: 1}}, {"$sort": {path: 1}}
         )
         # By their stored form, as documents have no hash.
-        values = {json.dumps(stored(value)): value for one in found if (value := _value(one, path)) is not None}
+        values = {json.dumps(stored(value)): value for one in found if (value := value_of(one, path)) is not None}
         return [values[text] for text in cuts.spread(list(values), count)]
 
 
 _SORTED = {"date", "timestamp", "objectId", "int", "string", "binData"}
-
-
-def _value(found: dict[str, Any], path: str) -> Any:
-    """A value by its path; None where there is none."""
-    value: Any = found
-    for step in path.split("."):
-        if isinstance(value, list) and step.isdigit():
-            value = value[int(step)] if int(step) < len(value) else None
-        else:
-            value = value.get(step) if isinstance(value, dict) else None
-    return value
 
 
 def _after(since: JsonValue, cursor: str) -> Mark | None:
@@ -293,23 +267,3 @@ def _after(since: JsonValue, cursor: str) -> Mark | None:
         return Mark.load(since)
     except (ValueError, TypeError) as error:
         raise PositionLost(f"the position {since} is not Extended JSON: {error}") from None
-
-
-def _at(like: Any, moment: datetime) -> Any:
-    """The first value of a cursor's type at a moment."""
-    seconds = int(moment.timestamp())
-    if isinstance(like, ObjectId):
-        return ObjectId(seconds.to_bytes(4, "big") + bytes(8))
-    if isinstance(like, Timestamp):
-        return Timestamp(seconds, 0)
-    return DatetimeMS(seconds * 1000)
-
-
-def _earlier(value: Any, span: timedelta) -> Any:
-    """The same place, a span of time before."""
-    if isinstance(value, ObjectId):
-        seconds = int.from_bytes(value.binary[:4], "big") - int(span.total_seconds())
-        return ObjectId(max(0, seconds).to_bytes(4, "big") + value.binary[4:])
-    if isinstance(value, Timestamp):
-        return Timestamp(max(0, value.time - int(span.total_seconds())), value.inc)
-    return DatetimeMS(int(value) - int(span.total_seconds() * 1000))

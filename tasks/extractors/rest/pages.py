@@ -99,7 +99,7 @@ class Pages:
         match self._paging:
             case PageCursor() as paging:
                 value = self._told(page, paging)
-                following = request.with_param(paging.param, value, paging.place) if value else None
+                following = request.with_params({paging.param: value}, paging.place) if value else None
                 walk.goes_to(json_text(value))
                 return following
             case NextUrl() as paging:
@@ -179,10 +179,11 @@ class Pages:
             await _dropped([task for _, task in ahead])
 
     def _at(self, request: Request, paging: PageNumber | Offset, number: int) -> Request:
-        request = request.with_param(paging.param, number, paging.place)
-        size = ("limit_param", "limit") if isinstance(paging, Offset) else ("size_param", "size")
-        name, count = (getattr(paging, field) for field in size)
-        return request.with_param(name, count, paging.place) if name else request
+        name, size = (
+            (paging.limit_param, paging.limit) if isinstance(paging, Offset) else (paging.size_param, paging.size)
+        )
+        sizes = {name: size} if name else {}
+        return request.with_params({paging.param: number, **sizes}, paging.place)
 
     async def _check_end(self, ahead: deque[tuple[int, asyncio.Future[Page]]]) -> None:
         """An empty page is the end where those behind it, if they are asked for already, are empty too."""

@@ -18,7 +18,7 @@ import stamina
 
 from blocks.errors import ConfigurationError
 from blocks.rest import RestApi
-from tasks.extractors.rest.errors import ApiError, BadResponse, shown
+from tasks.extractors.rest.errors import ApiError, BadResponse
 from tasks.extractors.rest.pace import Pace, retry_after
 from tasks.extractors.rest.spec import Spec
 from tasks.extractors.rest.template import Request
@@ -97,7 +97,7 @@ class Response:
         await self._response.aclose()
 
     def __str__(self) -> str:
-        return f"the response to {self.request.method} {shown(self.request.url)}"
+        return f"the response to {self.request}"
 
 
 class Session:
@@ -178,15 +178,14 @@ class Session:
         content: dict[str, Any] = {} if request.body is None else {"json": request.body}
         headers = {"Accept-Encoding": _ENCODINGS, **request.headers}
         made = self._client.build_request(request.method, request.url, headers=headers, **content)
-        what = f"{request.method} {shown(request.url)}"
         try:
             return await self._client.send(made, stream=True)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
             raise self._unreachable(error) from error
         except httpx.TooManyRedirects as error:
-            raise ConfigurationError(f"field path: {what} is redirected without end") from error
+            raise ConfigurationError(f"field path: {request} is redirected without end") from error
         except (httpx.TransportError, httpx.HTTPStatusError) as error:
-            raise ApiError(f"{what} failed: {self._block.hidden(str(error)) or type(error).__name__}") from error
+            raise ApiError(f"{request} failed: {self._block.hidden(str(error)) or type(error).__name__}") from error
 
     def _unreachable(self, error: Exception) -> Exception:
         text = f"{self._block.describe()} cannot be reached: {self._block.hidden(str(error)) or type(error).__name__}"
@@ -208,7 +207,7 @@ class Session:
         said = await self._said(response)
         if action == "ignore":
             return
-        what = f"{request.method} {shown(request.url)} was answered with {status} {response.reason_phrase}{said}"
+        what = f"{request} was answered with {status} {response.reason_phrase}{said}"
         if action == "fail":
             raise ConfigurationError(f"{what}; {_MEND.get(status, 'check the fields of the endpoint')}")
         wait = retry_after(response)

@@ -12,6 +12,7 @@ import httpx
 from pydantic import JsonValue
 
 from blocks.errors import ConfigurationError
+from tasks.extractors.rest.errors import shown
 from tasks.extractors.rest.pagination import Place
 from tasks.extractors.rest.spec import Spec
 from tasks.extractors.rest.times import Window
@@ -31,16 +32,19 @@ class Request:
     headers: dict[str, str] = field(default_factory=dict)
     body: JsonValue = None
 
-    def with_param(self, name: str, value: str | int, place: Place) -> Request:
-        """The same with one parameter set."""
+    def with_params(self, params: Mapping[str, str | int], place: Place) -> Request:
+        """The same with some parameters set."""
         if place == "params":
-            return replace(self, url=self.url.copy_set_param(name, str(value)))
+            return replace(self, url=self.url.copy_merge_params(params))
         body = self.body if isinstance(self.body, dict) else {}
-        return replace(self, body={**body, name: value})
+        return replace(self, body={**body, **params})
 
     def at(self, url: httpx.URL) -> Request:
         """The same for another URL."""
         return replace(self, url=url)
+
+    def __str__(self) -> str:
+        return f"{self.method} {shown(self.url)}"
 
 
 def placeholders(spec: Spec) -> set[str]:

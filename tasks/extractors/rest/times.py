@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from blocks.errors import ConfigurationError
+from tasks.extractors import cuts
 from tasks.extractors.contract import Frozen
 from tasks.extractors.documents import MISSING, getter
 from tasks.extractors.durations import duration
@@ -81,14 +82,23 @@ class Times(Frozen):
         return self._day(earlier) if self.format == "date" else earlier
 
     def inner(self, window: Window, pieces: int) -> list[datetime]:
-        """The bounds inside a window that cut it by ``split``, or into so many pieces; none where it has an open end."""
+        """The bounds inside a window that cut it by ``split``, or into so many pieces; none where it has an open end.
+
+        `ConfigurationError` where ``split`` would make more than there may be.
+        """
         if window.since is None or window.until is None:
             return []
         step = timedelta(days=1) if self.format == "date" else timedelta(seconds=1)
         units = (window.until - window.since) // step
         if self.split:
             span = max(1, duration("window.split", self.split) // step)
-            return [window.since + step * n for n in range(span, units, span)]
+            places = range(span, units, span)
+            if len(places) >= cuts.MAX_PARTITIONS:
+                raise ConfigurationError(
+                    f"field window.split: the window would be cut into {len(places) + 1:,} partitions; "
+                    f"{cuts.MAX_PARTITIONS:,} are the most. Choose a longer span, or a later window.start"
+                )
+            return [window.since + step * n for n in places]
         pieces = min(pieces, units)
         return [window.since + step * (units * n // pieces) for n in range(1, pieces)]
 

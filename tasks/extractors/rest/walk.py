@@ -68,8 +68,10 @@ class Numbers:
         else:
             is_full = count >= (paging.size if paging.size_param else 1)
             self.expected += 1
-        # Few are asked for ahead at first, and none behind a page that is not full: it may be the last.
-        self._window = min(self._most_ahead, 2 * self._window) if is_full else 1
+        # Few are asked for ahead at first, and none behind a page that is not full: it may be the last; where it is known
+        # which is the last, as many as may be.
+        ahead = self._most_ahead if self._last is not None else 2 * self._window
+        self._window = min(self._most_ahead, ahead) if is_full or self._last is not None else 1
         self.is_over = self._last is not None and self.expected > self._last
         # A total that is a bound only (some count to 10,000 and no further) is found out by asking behind a full page.
         self.is_over = self.is_over or (self._total == self._records and not is_full)

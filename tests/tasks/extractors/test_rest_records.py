@@ -12,14 +12,17 @@ from typing import Any
 import pytest
 
 from blocks.errors import ConfigurationError
+from blocks.s3 import CsvDialect
 from tasks.extractors.contract import ReadOptions
 from tasks.extractors.fields import DeclaredColumn
 from tasks.extractors.rest.errors import BadResponse
 from tasks.extractors.rest.splitter import Splitter
 from tests.servers.rest import Space
 from tests.tasks.extractors.rest import FIELDS, block, endpoint, ids, in_thread, item, items, read
+from tests.tasks.extractors.test_documents import DRIFTING, assert_nothing_lost, drifting, dumped
 
 SOAK = bool(os.environ.get("HEADRACE_SOAK"))
+DOCUMENTS = 100_000 if SOAK else 5_000
 MIB = 1 << 20
 NONE: dict[str, Any] = {"pagination": {"kind": "none"}}
 
@@ -185,6 +188,29 @@ async def test_what_is_counted_is_told(rest_space: Space) -> None:
         "id: not of type integer, written as text": 1,
         "x: left out": 1,
     }
+
+
+@pytest.mark.parametrize("form", ["json", "ndjson"])
+async def test_no_field_of_any_record_is_lost(rest_space: Space, form: str) -> None:
+    """From the wire to the row: every record of a schema that drifts, in a response that comes in pieces."""
+    chance = random.Random()
+    seed = chance.randrange(2**32)
+    chance.seed(seed)
+    texts = [dumped(drifting(chance, number)) for number in range(DOCUMENTS)]
+    body = "\n".join(texts) if form == "ndjson" else '{"records":[' + ",\n".join(texts) + "]}"
+    await in_thread(rest_space.add, items(1))
+    await in_thread(rest_space.rule, path="/items", times=-1, body=body, type=f"application/{form}")
+    source = endpoint(
+        rest_space, fields=DRIFTING, extra="json", format=form, records="records", pagination={"kind": "none"}
+    )
+    rows, _ = await read(source, dialect=CsvDialect(null=r"\N"))
+    assert len(rows) == DOCUMENTS, seed
+    try:
+        for text, row in zip(texts, rows, strict=True):
+            assert_nothing_lost(text, row)
+    except AssertionError as error:
+        error.add_note(f"seed {seed}")
+        raise
 
 
 # -- large ones ------------------------------------------------------------------------------------------------------

@@ -184,7 +184,8 @@ async def test_a_sorted_api_is_not_read_to_its_end(rest_space: Space) -> None:
     )  # fmt: skip
     since = at(stamp(SOME + timedelta(seconds=285)))
     assert await ids(source, since, mode="incremental") == list(range(300, 285, -1))
-    assert len(await in_thread(rest_space.asked)) == 4  # one to plan, and three pages
+    # One to plan, three pages, and perhaps the next one, which was asked for while the last of them was looked at.
+    assert len(await in_thread(rest_space.asked)) in (4, 5)
     none = await read(source, at(stamp(SOME + timedelta(seconds=300))), mode="incremental")
     assert none[1].partitions == ()
 

@@ -12,6 +12,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from blocks.kafka import Kafka
+from blocks.references import revealed
 from tasks.extractors.kafka.errors import PASSING, Told, UnreachableError, asking, explained
 from tasks.extractors.kafka.message import Message
 
@@ -42,7 +43,8 @@ class Reader:
     """The messages from ``start`` on and before ``end``."""
 
     def __init__(self, block: Kafka, topic: str, partition: int, start: int, end: int) -> None:
-        self._block, self._topic, self._partition = block, topic, partition
+        self._block = block = revealed(block)
+        self._topic, self._partition = topic, partition
         self._end = end
         self._told = Told()
         self._size = _FIRST_BATCH

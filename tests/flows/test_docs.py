@@ -103,7 +103,10 @@ async def test_operations(lake: S3Destination, monkeypatch: pytest.MonkeyPatch) 
     for words in commands("operations.md"):
         await typed(words)
     (made_by,) = [
-        line for _, text in blocks("operations.md") for line in text.splitlines() if line.startswith("prefect ")
+        line
+        for _, text in blocks("operations.md")
+        for line in text.splitlines()
+        if line.startswith("prefect automation")
     ]
     await prefect(*shlex.split(made_by)[1:])
     async with get_client() as client:

@@ -1,0 +1,269 @@
+"""What the README says, typed from a fresh clone against real servers: ``python -m tests.walkthrough``. No part of `make test`.
+
+The lines of its code blocks are taken from the README itself. Between them only the configuration is filled in, as a person
+would. Then every deployment whose source is here (PostgreSQL, MySQL, S3) is run with ``--watch``, and the load that each
+commit starts is waited for. ``--screenshots FOLDER`` takes pictures of the UI by chromium; ``--venv FOLDER`` takes an
+environment that is there already, in place of the one that the README has made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from flows import demo_shop
+from tests.servers import mysql, postgres, s3
+from tests.servers.mysql import MySQLServer, connected
+from tests.servers.postgres import PostgresServer
+from tests.servers.prefect import QUIET
+from tests.servers.s3 import S3Server
+from tests.servers.support import Daemon, free_port, wait_until
+
+ROOT = Path(__file__).parent.parent
+STREAMS = ("customers", "orders", "order-items", "products", "stock", "shop-changes")
+"""Of the deployments those whose sources are here; and two more, by other flows."""
+OTHERS = ("extract-all/all", "sweep/lake")
+
+_TABLES = (
+    "CREATE TABLE products (id BIGINT PRIMARY KEY, name VARCHAR(80) NOT NULL, price DECIMAL(10,2) NOT NULL)",
+    "INSERT INTO products VALUES (1, 'Tea, green', 4.20), (2, 'Jam \"Extra\"', 3.10), (3, 'Crème brûlée', 5.90)",
+    "CREATE TABLE stock (product_id BIGINT PRIMARY KEY, pieces INT NOT NULL,"
+    " updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6))",
+    "INSERT INTO stock (product_id, pieces) VALUES (1, 12), (2, 0), (3, 7)",
+    "CREATE TABLE orders (id BIGINT PRIMARY KEY, status VARCHAR(20) NOT NULL)",
+    "INSERT INTO orders VALUES (1, 'new'), (2, 'paid')",
+    "CREATE TABLE order_drafts (id BIGINT PRIMARY KEY)",
+)
+
+
+def typed() -> list[str]:
+    """The commands of the README's blocks about a person's own database, without their comments."""
+    part = (ROOT / "README.md").read_text().partition("## Your own database and bucket\n")[2].partition("\n## ")[0]
+    lines = [
+        line for text in re.findall(r"^```sh\n(.*?)^```$", part, re.MULTILINE | re.DOTALL) for line in text.splitlines()
+    ]
+    return [re.sub(r"\s+#.*$", "", line) for line in lines if line.strip()]
+
+
+@dataclass
+class Person:
+    """A shell in a clone, with a Prefect home and a port of its own."""
+
+    clone: Path
+    home: Path
+    venv: Path
+    port: int = field(default_factory=free_port)
+    worker: Daemon | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "VIRTUAL_ENV"))}
+        return inherited | QUIET | {
+            "PATH": f"{self.venv / 'bin'}:{os.environ['PATH']}",
+            # An environment that is taken has the project installed from elsewhere.
+            "PYTHONPATH": str(self.clone),
+            "PREFECT_HOME": str(self.home),
+            "PREFECT_SERVER_API_PORT": str(self.port),
+            "HEADRACE_HOME": str(self.clone),
+            "TMPDIR": str(self.home),
+        }  # fmt: skip
+
+    @property
+    def ui(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def type(self, line: str, seconds: float = 600) -> str:
+        """Run a line and show what it says; an exit code other than 0 ends the walk."""
+        line = line.replace(":4200/", f":{self.port}/")
+        print(f"$ {line}", flush=True)
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=self.clone, env=self.environment, timeout=seconds, text=True, check=False,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        print("".join(f"    {said}\n" for said in done.stdout.strip().splitlines()[-12:]), flush=True)
+        if done.returncode:
+            raise SystemExit(f"{line} ended with {done.returncode}:\n{done.stdout}")
+        return done.stdout
+
+    def start_worker(self, line: str) -> None:
+        print(f"$ {line} &", flush=True)
+        self.worker = Daemon(
+            ["bash", "-c", f"exec {line}"], log=self.home / "worker.log", env=self.environment, cwd=self.clone
+        )
+
+    def ask(self, path: str, **body: Any) -> Any:
+        """What the server's API says."""
+        data = json.dumps(body).encode()
+        asked = urllib.request.Request(f"{self.ui}/api/{path}", data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            return json.load(answer)
+
+    def loads(self) -> list[dict[str, Any]]:
+        return list(self.ask("flow_runs/filter", flows={"name": {"any_": ["load"]}}))
+
+    def leave(self) -> None:
+        if self.worker is not None:
+            self.worker.stop(seconds=20)
+        if (self.home / "server.pid").exists():
+            self.type("prefect server stop")
+
+
+def configuration(database: PostgresServer, shop: MySQLServer, lake: S3Server, bucket: str, folder: Path) -> str:
+    """What a person fills in; the passwords are variables of the worker."""
+    return (
+        f"[postgres:shop]\nhost = {database.host}\nport = {database.port}\ndatabase = {database.database}\n"
+        f"user = {database.user}\npassword = {database.password}\n\n"
+        f"[mysql:shop]\nhost = {shop.host}\nport = {shop.port}\ndatabase = {shop.database}\nuser = {shop.user}\n"
+        f"password = {shop.password}\n\n[duckdb:warehouse]\npath = {folder}/warehouse.duckdb\n\n"
+        f"[s3-destination:lake]\nbucket = {bucket}\nendpoint = {lake.endpoint}\nregion = {lake.region}\n"
+        f"credentials.aws_access_key_id = {lake.access_key}\ncredentials.aws_secret_access_key = {lake.secret_key}\n"
+    )
+
+
+async def fill(database: PostgresServer, shop: MySQLServer) -> None:
+    """The shop that prefect.yaml names."""
+    connection = await asyncpg.connect(database.dsn())
+    try:
+        async for _ in demo_shop.fill(connection, demo_shop.Size(customers=2_000, orders=60_000)):
+            pass
+    finally:
+        await connection.close()
+    async with connected(shop) as other, other.cursor() as cursor:
+        for statement in _TABLES:
+            await cursor.execute(statement)
+
+
+def walk(person: Person, filled_in: str) -> None:
+    """The README's lines, then each deployment once, then the loads."""
+    for line in typed():
+        match shlex.split(line):
+            case ["$EDITOR", *_]:
+                continue
+            case ["make", *_] if person.venv.exists():
+                continue
+            case ["make", target, *_]:
+                person.type(f"make {target}")
+            case ["cp", *_]:
+                person.type(line)
+                (person.clone / "pipeline.conf").write_text(filled_in)
+            case ["prefect", "worker", "start", *_]:
+                person.start_worker(line)
+            case ["prefect", "server", "start", *_]:
+                person.type(line)
+                wait_until(lambda: _healthy(person), 120)
+            case _:
+                person.type(line)
+    for name in (*(f"extract/{stream}" for stream in STREAMS), *OTHERS):
+        said = person.type(f"prefect deployment run {name} --watch")
+        if "Completed" not in said and "finished successfully" not in said:
+            raise SystemExit(f"{name} did not complete")
+    wait_until(lambda: _all_loaded(person), 300)
+    print(f"{len(person.loads())} loads, started by commits, are completed", flush=True)
+
+
+def _healthy(person: Person) -> bool:
+    try:
+        with urllib.request.urlopen(f"{person.ui}/api/health", timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def _all_loaded(person: Person) -> bool:
+    """Whether each stream that was run has a load, and all loads have completed."""
+    time.sleep(2)
+    loads = person.loads()
+    if failed := [run["name"] for run in loads if run["state_type"] in ("FAILED", "CRASHED", "CANCELLED")]:
+        raise SystemExit(f"loads failed: {', '.join(failed)}; see {person.home}/worker.log")
+    loaded = {run["parameters"].get("stream") for run in loads}
+    return set(STREAMS) <= loaded and all(run["state_type"] == "COMPLETED" for run in loads)
+
+
+def pages(person: Person) -> dict[str, str]:
+    """The pages a person works with, by the name of the picture."""
+    (deployment,) = [found for found in person.ask("deployments/filter") if found["name"] == "orders"]
+    runs = person.ask("flow_runs/filter", deployments={"id": {"any_": [deployment["id"]]}})
+    return {
+        "form": f"deployments/deployment/{deployment['id']}/run",
+        "run": f"runs/flow-run/{runs[0]['id']}",
+        "artifacts": "artifacts",
+        "commit": "artifacts/key/commit-orders",
+        "blocks": "blocks",
+        "deployments": "deployments",
+    }
+
+
+def picture(url: str, file: Path, folder: Path) -> None:
+    """A page as chromium shows it, when it has been quiet for a while."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        raise SystemExit("there is no chromium here; on Debian: sudo apt-get install chromium")
+    subprocess.run(
+        [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1280,1000",
+         "--virtual-time-budget=30000", f"--user-data-dir={folder}", f"--screenshot={file}", url],
+        check=True, timeout=180, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+@contextmanager
+def servers() -> Iterator[tuple[PostgresServer, MySQLServer, S3Server, str]]:
+    """The databases and the bucket of the shop."""
+    with ExitStack() as stack:
+        database = stack.enter_context(postgres.started())
+        shop = stack.enter_context(mysql.started("MariaDB"))
+        lake = stack.enter_context(s3.started())
+
+        async def made() -> tuple[PostgresServer, MySQLServer, str]:
+            ours = await database.create_database(), await shop.create_database(), await lake.bucket()
+            await fill(ours[0], ours[1])
+            return ours
+
+        ours, theirs, bucket = asyncio.run(made())
+        yield ours, theirs, lake, bucket
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--screenshots", type=Path, metavar="FOLDER")
+    words.add_argument("--venv", type=Path, metavar="FOLDER")
+    words.add_argument("--keep", action="store_true", help="Let all of it run until Ctrl-C.")
+    asked = words.parse_args()
+    with tempfile.TemporaryDirectory(prefix="headrace-walk-") as scratch, servers() as (database, shop, lake, bucket):
+        folder = Path(scratch)
+        subprocess.run(["git", "clone", "--quiet", ROOT, folder / "headrace"], check=True)
+        clone = folder / "headrace"
+        person = Person(clone, folder / "prefect", asked.venv.absolute() if asked.venv else clone / ".venv")
+        person.home.mkdir()
+        try:
+            walk(person, configuration(database, shop, lake, bucket, folder))
+            if asked.screenshots:
+                asked.screenshots.mkdir(parents=True, exist_ok=True)
+                for name, path in pages(person).items():
+                    picture(f"{person.ui}/{path}", (asked.screenshots / f"{name}.png").absolute(), folder / "chromium")
+            if asked.keep:
+                print(f"{person.ui} — Ctrl-C ends all of it", flush=True)
+                while True:
+                    time.sleep(1)
+        finally:
+            person.leave()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

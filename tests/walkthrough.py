@@ -34,7 +34,7 @@ from tests.servers.mysql import MySQLServer, connected
 from tests.servers.postgres import PostgresServer
 from tests.servers.prefect import QUIET
 from tests.servers.s3 import S3Server
-from tests.servers.support import Daemon, free_port, wait_until
+from tests.servers.support import Daemon, free_port, say, wait_until
 
 ROOT = Path(__file__).parent.parent
 STREAMS = ("customers", "orders", "order-items", "products", "stock", "shop-changes")
@@ -92,18 +92,22 @@ class Person:
     def type(self, line: str, seconds: float = 600) -> str:
         """Run a line and show what it says; an exit code other than 0 ends the walk."""
         line = line.replace(":4200/", f":{self.port}/")
-        print(f"$ {line}", flush=True)
-        done = subprocess.run(
-            ["bash", "-c", line], cwd=self.clone, env=self.environment, timeout=seconds, text=True, check=False,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        print("".join(f"    {said}\n" for said in done.stdout.strip().splitlines()[-12:]), flush=True)
+        say(f"$ {line}")
+        # Into a file: a server in the background keeps a pipe open for ever.
+        with tempfile.TemporaryFile("w+") as output:
+            done = subprocess.run(
+                ["bash", "-c", line], cwd=self.clone, env=self.environment, timeout=seconds, check=False,
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            )  # fmt: skip
+            output.seek(0)
+            said = output.read()
+        say("".join(f"    {part}\n" for part in said.strip().splitlines()[-12:]))
         if done.returncode:
-            raise SystemExit(f"{line} ended with {done.returncode}:\n{done.stdout}")
-        return done.stdout
+            raise SystemExit(f"{line} ended with {done.returncode}:\n{said}")
+        return said
 
     def start_worker(self, line: str) -> None:
-        print(f"$ {line} &", flush=True)
+        say(f"$ {line} &")
         self.worker = Daemon(
             ["bash", "-c", f"exec {line}"], log=self.home / "worker.log", env=self.environment, cwd=self.clone
         )
@@ -175,7 +179,7 @@ def walk(person: Person, filled_in: str) -> None:
         if "Completed" not in said and "finished successfully" not in said:
             raise SystemExit(f"{name} did not complete")
     wait_until(lambda: _all_loaded(person), 300)
-    print(f"{len(person.loads())} loads, started by commits, are completed", flush=True)
+    say(f"{len(person.loads())} loads, started by commits, are completed")
 
 
 def _healthy(person: Person) -> bool:
@@ -258,7 +262,7 @@ def main() -> None:
                 for name, path in pages(person).items():
                     picture(f"{person.ui}/{path}", (asked.screenshots / f"{name}.png").absolute(), folder / "chromium")
             if asked.keep:
-                print(f"{person.ui} — Ctrl-C ends all of it", flush=True)
+                say(f"{person.ui} — Ctrl-C ends all of it")
                 while True:
                     time.sleep(1)
         finally:

@@ -90,10 +90,13 @@ async def test_secrets_kept_elsewhere(
     file.write_text(text)
     file.chmod(0o644)
     assert [change.action for change in await asyncio.to_thread(configure, file)] == ["created"] * 3
-    postgres = (await reveal(await Postgres.aload("orders-db"))).connect_arguments()
-    assert (postgres["user"], postgres["password"]) == ("reader", "from-aws")
-    assert (await reveal(await MySQL.aload("orders-db"))).connect_arguments()["password"] == "from-env"
-    assert (await reveal(await RestApi.aload("orders-api"))).token.get_secret_value() == "from-block"
+    postgres: Postgres = await Postgres.aload("orders-db")
+    arguments = (await reveal(postgres)).connect_arguments()
+    assert (arguments["user"], arguments["password"]) == ("reader", "from-aws")
+    mysql: MySQL = await MySQL.aload("orders-db")
+    assert (await reveal(mysql)).connect_arguments()["password"] == "from-env"
+    api: RestApi = await RestApi.aload("orders-api")
+    assert (await reveal(api)).token.get_secret_value() == "from-block"
 
 
 async def test_operations(lake: S3Destination, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from uuid import UUID
 import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.objects import ConcurrencyLimitStrategy, FlowRun
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions, FlowRun
 from prefect.states import Crashed
 
 from flows.extract import extract
@@ -28,9 +28,10 @@ from tests.flows.shops import Shop
 from tests.flows.test_deployments import ENVIRONMENT, ROOT, client
 from tests.flows.test_kills import SOAK
 from tests.flows.test_pool import kill_tree
-from tests.servers.faults import Action, Call, FaultProxy, Request, Reset, TcpProxy
+from tests.servers.faults import Call, FaultProxy, Request, Reset, TcpProxy
 from tests.servers.postgres import children_of
 from tests.servers.prefect import PrefectServer
+from tests.servers.rules import Action
 
 __all__ = ["client"]
 
@@ -91,7 +92,7 @@ class Station:
         """What *Run* in the UI does."""
         return await self.client.create_flow_run_from_deployment(self.deployment, parameters=parameters)
 
-    async def ended(self, run: FlowRun, seconds: float = 90) -> FlowRun:
+    async def ended(self, run: FlowRun, seconds: float = 240) -> FlowRun:
         async with asyncio.timeout(seconds):
             while True:
                 now = await self.client.read_flow_run(run.id)
@@ -123,7 +124,7 @@ async def station(client: PrefectClient, prefect_faults: FaultProxy, tmp_path: P
         flow, name, entrypoint="flows/extract.py:extract", work_pool_name=name,
         pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}],
         concurrency_limit=1,
-        concurrency_options={"collision_strategy": ConcurrencyLimitStrategy.CANCEL_NEW},
+        concurrency_options=ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
     )  # fmt: skip
     made = Station(client, tmp_path, f"{prefect_faults.endpoint}/api", deployment, name)
     await made.start_worker()
@@ -179,7 +180,7 @@ class Killer:
             await self.station.start_worker()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("thing", "step", "mode"), ALL if SOAK else SHORT)
 async def test_nothing_is_lost_and_nothing_comes_twice(
     shop: Shop, station: Station, s3_faults: FaultProxy, prefect_faults: FaultProxy, postgres_wire: TcpProxy,
@@ -194,7 +195,7 @@ async def test_nothing_is_lost_and_nothing_comes_twice(
     (s3_faults if where == "s3" else prefect_faults).before(killer.action(thing), **match)
 
     run = await station.run(parameters)
-    assert await asyncio.to_thread(killer.done.wait, 60), f"the run never came to the step {step}"
+    assert await asyncio.to_thread(killer.done.wait, 240), f"the run never came to the step {step}"
     await killer.mend(thing)
     await station.tidied(run)
     await shop.add(11)

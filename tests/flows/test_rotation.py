@@ -23,25 +23,25 @@ Keep = Callable[[str], Awaitable[None]]
 def keeper(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Keep]:
     """What the block says, and how a password is put there."""
     name = f"shop-{secrets.token_hex(4)}"
-    if request.param == "env":
+    if request.param == "aws-secret":
+        manager: Any = request.getfixturevalue("secrets_manager")
+        manager.create_secret(Name=name, SecretString="{}")
 
-        async def keep(password: str) -> None:
-            monkeypatch.setenv("SHOP_PASSWORD", password)
+    async def in_environment(password: str) -> None:
+        monkeypatch.setenv("SHOP_PASSWORD", password)
 
-        return "${env:SHOP_PASSWORD}", keep
-    if request.param == "secret-block":
-
-        async def keep(password: str) -> None:
-            await Secret(value=password).asave(name, overwrite=True)
-
-        return f"${{secret-block:{name}}}", keep
-    manager: Any = request.getfixturevalue("secrets_manager")
-    manager.create_secret(Name=name, SecretString="{}")
-
-    async def keep(password: str) -> None:
+    async def in_aws(password: str) -> None:
         manager.put_secret_value(SecretId=name, SecretString=json.dumps({"password": password}))
 
-    return f"${{aws-secret:{name}#password}}", keep
+    async def in_block(password: str) -> None:
+        await Secret(value=password).asave(name, overwrite=True)
+
+    kept: dict[str, tuple[str, Keep]] = {
+        "env": ("${env:SHOP_PASSWORD}", in_environment),
+        "aws-secret": (f"${{aws-secret:{name}#password}}", in_aws),
+        "secret-block": (f"${{secret-block:{name}}}", in_block),
+    }
+    return kept[request.param]
 
 
 async def test_a_new_password_needs_no_redeploy(shop: Shop, keeper: tuple[str, Keep]) -> None:

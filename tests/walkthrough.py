@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import json
 import os
 import re
@@ -26,6 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import httpx
+from websockets.asyncio.client import connect
 
 from flows import demo_shop
 from tests.servers import mysql, postgres, s3
@@ -33,7 +36,7 @@ from tests.servers.mysql import MySQLServer, connected
 from tests.servers.postgres import PostgresServer
 from tests.servers.prefect import QUIET
 from tests.servers.s3 import S3Server
-from tests.servers.support import Daemon, free_port, say, wait_until
+from tests.servers.support import Daemon, accepts_connections, free_port, say, wait_until
 
 ROOT = Path(__file__).parent.parent
 STREAMS = ("customers", "orders", "order-items", "products", "stock", "shop-changes")
@@ -200,9 +203,11 @@ def _all_loaded(person: Person) -> bool:
 
 
 def pages(person: Person) -> dict[str, str]:
-    """The pages a person works with, by the name of the picture."""
+    """The pages a person works with, by the name of the picture; the run is one with partitions."""
+    person.type("prefect deployment run extract/orders -p mode=full -p partitions=4 --watch")
     (deployment,) = [found for found in person.ask("deployments/filter") if found["name"] == "orders"]
-    runs = person.ask("flow_runs/filter", deployments={"id": {"any_": [deployment["id"]]}})
+    asked = {"deployments": {"id": {"any_": [deployment["id"]]}}, "sort": "START_TIME_DESC", "limit": 1}
+    runs = person.ask("flow_runs/filter", **asked)
     return {
         "form": f"deployments/deployment/{deployment['id']}/run",
         "run": f"runs/flow-run/{runs[0]['id']}",
@@ -213,16 +218,30 @@ def pages(person: Person) -> dict[str, str]:
     }
 
 
-def picture(url: str, file: Path, folder: Path) -> None:
-    """A page as chromium shows it, when it has been quiet for a while."""
+async def take(shots: dict[str, str], to: Path, folder: Path) -> None:
+    """Pictures of pages, by chromium's DevTools protocol; each page has ten seconds until it stands still."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         raise SystemExit("there is no chromium here; on Debian: sudo apt-get install chromium")
-    subprocess.run(
-        [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1280,1000",
-         "--virtual-time-budget=30000", f"--user-data-dir={folder}", f"--screenshot={file}", url],
-        check=True, timeout=180, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    port, to = free_port(), to.absolute()
+    to.mkdir(parents=True, exist_ok=True)
+    browser = Daemon(
+        [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1440,1000",
+         f"--user-data-dir={folder}", f"--remote-debugging-port={port}", "about:blank"], log=folder.with_suffix(".log"),
     )  # fmt: skip
+    try:
+        browser.wait_until(lambda: accepts_connections(port), 60)
+        (page,) = [one for one in httpx.get(f"http://127.0.0.1:{port}/json").json() if one["type"] == "page"]
+        async with connect(page["webSocketDebuggerUrl"], max_size=None) as devtools:
+            for number, (name, url) in enumerate(shots.items()):
+                await devtools.send(json.dumps({"id": 2 * number, "method": "Page.navigate", "params": {"url": url}}))
+                await asyncio.sleep(10)
+                await devtools.send(json.dumps({"id": 2 * number + 1, "method": "Page.captureScreenshot"}))
+                while (said := json.loads(await devtools.recv())).get("id") != 2 * number + 1:
+                    pass
+                (to / f"{name}.png").write_bytes(base64.b64decode(said["result"]["data"]))
+    finally:
+        browser.stop()
 
 
 @contextmanager
@@ -257,9 +276,8 @@ def main() -> None:
         try:
             walk(person, configuration(database, shop, lake, bucket, folder))
             if asked.screenshots:
-                asked.screenshots.mkdir(parents=True, exist_ok=True)
-                for name, path in pages(person).items():
-                    picture(f"{person.ui}/{path}", (asked.screenshots / f"{name}.png").absolute(), folder / "chromium")
+                shots = {name: f"{person.ui}/{path}" for name, path in pages(person).items()}
+                asyncio.run(take(shots, asked.screenshots, folder / "chromium"))
             if asked.keep:
                 say(f"{person.ui} — Ctrl-C ends all of it")
                 while True:

@@ -72,7 +72,7 @@ class Person:
     home: Path
     venv: Path
     port: int = field(default_factory=free_port)
-    worker: Daemon | None = None
+    started: list[Daemon] = field(default_factory=list)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -108,11 +108,11 @@ class Person:
             raise SystemExit(f"{line} ended with {done.returncode}:\n{said}")
         return said
 
-    def start_worker(self, line: str) -> None:
+    def leave_running(self, line: str) -> None:
+        """Run a line in a terminal of its own."""
         say(f"$ {line} &")
-        self.worker = Daemon(
-            ["bash", "-c", f"exec {line}"], log=self.home / "worker.log", env=self.environment, cwd=self.clone
-        )
+        log = self.home / f"terminal-{len(self.started)}.log"
+        self.started.append(Daemon(["bash", "-c", f"exec {line}"], log=log, env=self.environment, cwd=self.clone))
 
     def ask(self, path: str, **body: Any) -> Any:
         """What the server's API says."""
@@ -125,10 +125,8 @@ class Person:
         return list(self.ask("flow_runs/filter", flows={"name": {"any_": ["load"]}}))
 
     def leave(self) -> None:
-        if self.worker is not None:
-            self.worker.stop(seconds=20)
-        if (self.home / "server.pid").exists():
-            self.type("prefect server stop")
+        for daemon in reversed(self.started):
+            daemon.stop(seconds=20)
 
 
 def configuration(database: PostgresServer, shop: MySQLServer, lake: S3Server, bucket: str, folder: Path) -> str:
@@ -170,9 +168,9 @@ def walk(person: Person, filled_in: str) -> None:
                 person.type(line)
                 (person.clone / "pipeline.conf").write_text(filled_in)
             case ["prefect", "worker", "start", *_]:
-                person.start_worker(line)
+                person.leave_running(line)
             case ["prefect", "server", "start", *_]:
-                person.type(line)
+                person.leave_running(line)
                 wait_until(lambda: _healthy(person), 120)
             case _:
                 person.type(line)
@@ -197,7 +195,7 @@ def _all_loaded(person: Person) -> bool:
     time.sleep(2)
     loads = person.loads()
     if failed := [run["name"] for run in loads if run["state_type"] in ("FAILED", "CRASHED", "CANCELLED")]:
-        raise SystemExit(f"loads failed: {', '.join(failed)}; see {person.home}/worker.log")
+        raise SystemExit(f"loads failed: {', '.join(failed)}; see {person.home}")
     loaded = {run["parameters"].get("stream") for run in loads}
     return set(STREAMS) <= loaded and all(run["state_type"] == "COMPLETED" for run in loads)
 

@@ -36,7 +36,9 @@ async def test_every_deployment_fits_its_flow(prefect_api: str, tmp_path: Path) 
     await asyncio.to_thread(configure, conf, environment=dict.fromkeys(names, "s3cret"))
     kinds, streams = set(), set()
     for deployment in (await asyncio.to_thread(read, FILE)).values():
-        validated = await asyncio.to_thread(deployment.flow().validate_parameters, deployment.parameters)
+        # Which stream is loaded is said by the commit's event, through the trigger.
+        given = ({"stream": "orders"} if deployment.name == "load" else {}) | deployment.parameters
+        validated = await asyncio.to_thread(deployment.flow().validate_parameters, given)
         if "source" in deployment.parameters:
             kinds.add(type(validated["source"]).__name__)
             streams.add(validated["stream"])

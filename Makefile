@@ -6,7 +6,7 @@ BIN := .venv/bin
 FILES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint format bench clean
+.PHONY: help demo test soak lint format bench walk clean
 
 help: ## what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -37,6 +37,9 @@ bench: .venv/.test ## headrace beside its peers, in one run
 	@$(BIN)/python -m benchmarks.binlog
 	@$(BIN)/python -m benchmarks.rest
 	@$(BIN)/python -m benchmarks.kafka
+
+walk: .venv/.test ## the README typed from a fresh clone of what is committed: server, worker, every deployment, loads
+	@$(BIN)/python -m tests.walkthrough
 
 clean: ## remove what the targets above made in this folder
 	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blocks.errors import ConfigurationError
+from blocks.references import without_references
 
 _VARIABLE = re.compile(r"\$(?P<escape>\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
@@ -37,8 +38,9 @@ class Value:
 
     @property
     def is_literal(self) -> bool:
-        """Whether the file itself gives the value away: anything but variables, a default included."""
-        return bool(_VARIABLE.sub(lambda match: match["default"] or match["escape"] or "", self.raw))
+        """Whether the file itself gives the value away: anything but variables and references, a default included."""
+        given = without_references(self.raw)
+        return bool(_VARIABLE.sub(lambda match: match["default"] or match["escape"] or "", given))
 
 
 Section = dict[str, Value]

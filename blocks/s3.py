@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from ssl import create_default_context
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote, urlencode, urlsplit
@@ -15,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from blocks.errors import ConfigurationError
 from blocks.hosts import is_local
 from blocks.layout import DmsFiles, Layout
+from blocks.references import reveal
 from blocks.s3_session import session_of
 from blocks.schema import SchemaOnce
 
@@ -286,17 +288,21 @@ lake.save("lake", overwrite=True)
         }
         return self.owner_arguments() | {name: value for name, value in wanted.items() if value}
 
-    def client(self) -> AbstractAsyncContextManager[S3Client]:
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[S3Client]:
         """A client for this bucket, to be entered once per run: making one costs up to half a second.
 
-        Raises `ConfigurationError` for a CA file that is missing or holds none; nothing is sent yet.
+        Raises `ConfigurationError` for a CA file that is missing or holds none; nothing is sent to the store yet.
         """
+        credentials = (await reveal(self)).credentials
         arguments = self.credentials.aws_client_parameters.get_params_override()
         arguments["config"] = AioConfig(**(_asked_for(arguments.get("config")) | _options(self._endpoint)))
         arguments["endpoint_url"] = self._endpoint
         if (verify := self._verify()) is not True:
             arguments["verify"] = verify
-        return session_of(self.credentials, self._region).create_client("s3", region_name=self._region, **arguments)
+        session = session_of(credentials, self._region)
+        async with session.create_client("s3", region_name=self._region, **arguments) as client:
+            yield client
 
     @property
     def _region(self) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -116,14 +117,32 @@ def _table(standing: Commit) -> list[dict[str, Any]]:
 
 def _summary(run: Run, url: str, standing: Commit) -> str:
     seconds = time.monotonic() - run.started
-    behind = f"  \nbehind the end of the log: {standing.behind}" if standing.behind else ""
+    behind = f"behind the end of the log: {standing.behind}  \n" if standing.behind else ""
     return (
         f"**{standing.stream}** · commit {standing.sequence} · {standing.mode} · {standing.rows:,} rows in "
         f"{len(standing.entries)} file(s), {standing.bytes / 1e6:,.1f} MB of CSV  \n"
-        f"since `{standing.since}` until `{standing.until}`{behind}  \n"
+        f"{_window(standing)}{behind}"
         f"{seconds:,.1f} s, {standing.bytes / 1e6 / max(seconds, 0.001):,.1f} MB/s, {peak_memory() / 1e6:,.0f} MB of memory "
         f"at most  \n`{url}` ([bucket]({run.destination.page(run.destination.key(run.stream))}))"
     )
+
+
+def _window(standing: Commit) -> str:
+    """From where to where; nothing of a stream without positions."""
+    if standing.until is None:
+        return ""
+    return f"since {_place(standing.since)} until {_place(standing.until)}  \n"
+
+
+def _place(position: JsonValue) -> str:
+    """A position as a person reads it; one of many partitions is cut off, the commit has all of it."""
+    match position:
+        case None:
+            return "the beginning"
+        case {"cursor": str(cursor), "value": value}:
+            return f"`{cursor} {value}`"
+    text = json.dumps(position, ensure_ascii=False)
+    return f"`{text if len(text) <= 300 else text[:300] + ' …'}`"
 
 
 async def _discard(run: Run, entries: list[Entry], standing: Commit) -> None:

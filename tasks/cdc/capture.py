@@ -6,13 +6,14 @@ import re
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import asyncpg
 
 from blocks.errors import ConfigurationError
 from blocks.mysql import MySQL
 from blocks.postgres import Postgres
+from blocks.references import reveal
 from tasks.cdc import connect, mysql, postgres, settings
 from tasks.extractors.kafka.capture import Capture
 from tasks.extractors.kafka.source import KafkaTopics
@@ -51,6 +52,12 @@ class _Stream:
         return prefix
 
 
+async def _revealed(stream: _Stream) -> _Stream:
+    """With the user and the password that the database's block has now: the connector is given both."""
+    database = await reveal(stream.capture.database)
+    return replace(stream, capture=stream.capture.model_copy(update={"database": database}))
+
+
 def _stream(name: str, source: object) -> _Stream:
     if not isinstance(source, KafkaTopics) or source.capture is None or source.format != "debezium":
         raise ConfigurationError(
@@ -65,7 +72,7 @@ async def enable(name: str, source: object) -> AsyncIterator[str]:
 
     `ConfigurationError` for what has to be mended first; nothing is made then.
     """
-    stream = _stream(name, source)
+    stream = await _revealed(_stream(name, source))
     if isinstance(stream.capture.database, Postgres):
         async with _database(stream.capture.database) as connection:
             wanted = await postgres.tables(connection, source_tables(stream))

@@ -13,6 +13,7 @@ import httpx
 
 from blocks.errors import ConfigurationError
 from blocks.kafka_connect import KafkaConnect
+from blocks.references import reveal
 
 _REBALANCES = httpx.codes.CONFLICT
 _SECONDS = 60.0
@@ -148,6 +149,7 @@ def _reason(trace: str) -> str:
 @asynccontextmanager
 async def connected(block: KafkaConnect) -> AsyncIterator[Connect]:
     """A client of the cluster's REST API."""
+    block = await reveal(block)
     verify = await asyncio.to_thread(block.verify)
     auth = httpx.BasicAuth(*found) if (found := block.auth()) else None
     async with httpx.AsyncClient(base_url=block.url, auth=auth, verify=verify, timeout=block.timeout) as client:

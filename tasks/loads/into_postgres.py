@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 
 from blocks.postgres import Postgres
+from blocks.references import reveal
 from tasks.commits import Commit
 from tasks.extractors.contract import Column
 from tasks.loads import warehouses
@@ -58,7 +59,7 @@ class PostgresSession:
 @asynccontextmanager
 async def session(block: Postgres, naming: Naming) -> AsyncIterator[PostgresSession]:
     """A session of its own, whose times are in UTC."""
-    connection = await asyncpg.connect(**block.connect_arguments())
+    connection = await asyncpg.connect(**(await reveal(block)).connect_arguments())
     try:
         # Times without an offset in columns that have one mean UTC, whatever the server's zone is.
         await connection.execute("SET TIME ZONE 'UTC'; SET DateStyle = 'ISO'")

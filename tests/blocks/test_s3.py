@@ -151,7 +151,8 @@ async def test_bad_ca_file_is_named(tmp_path: Path, content: str | None) -> None
     if content is not None:
         await asyncio.to_thread(file.write_text, content)
     with pytest.raises(ConfigurationError, match=rf"ca_file of s3://lake/ cannot be used: {file}: "):
-        S3Destination(bucket="lake", ca_file=str(file)).client()
+        async with S3Destination(bucket="lake", ca_file=str(file)).client():
+            pass
 
 
 async def test_a_put_waits_for_nothing(lake: S3Destination) -> None:

@@ -6,18 +6,25 @@ import asyncio
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 import yaml
+from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 
+from blocks.mysql import MySQL
 from blocks.pipeline_conf import configure
+from blocks.postgres import Postgres
+from blocks.references import reveal
+from blocks.rest import RestApi
 from blocks.s3 import S3Destination
+from tests.blocks.conftest import aws_server, secrets_manager
 from tests.flows.test_cli import headrace
 from tests.flows.test_deployments import ROOT, lake, prefect
 
-__all__ = ["lake"]  # the shop that prefect.yaml names
+__all__ = ["aws_server", "lake", "secrets_manager"]  # lake: the shop that prefect.yaml names
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
@@ -70,6 +77,28 @@ async def test_loading(lake: S3Destination, tmp_path: Path, monkeypatch: pytest.
                 ]
 
 
+async def test_secrets_kept_elsewhere(
+    prefect_api: str, secrets_manager: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The blocks of the page's file log in with what is kept at the places that it names; others may read the file."""
+    assert prefect_api
+    secrets_manager.create_secret(Name="prod/shop", SecretString='{"username": "reader", "password": "from-aws"}')
+    monkeypatch.setenv("SHOP_PASSWORD", "from-env")
+    await Secret(value="from-block").asave("shop-token", overwrite=True)
+    (text,) = [text for language, text in blocks("operations.md") if language == "ini"]
+    file = tmp_path / "pipeline.conf"
+    file.write_text(text)
+    file.chmod(0o644)
+    assert [change.action for change in await asyncio.to_thread(configure, file)] == ["created"] * 3
+    postgres: Postgres = await Postgres.aload("orders-db")
+    arguments = (await reveal(postgres)).connect_arguments()
+    assert (arguments["user"], arguments["password"]) == ("reader", "from-aws")
+    mysql: MySQL = await MySQL.aload("orders-db")
+    assert (await reveal(mysql)).connect_arguments()["password"] == "from-env"
+    api: RestApi = await RestApi.aload("orders-api")
+    assert (await reveal(api)).token.get_secret_value() == "from-block"
+
+
 async def test_operations(lake: S3Destination, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lake
     monkeypatch.chdir(ROOT)
@@ -77,7 +106,10 @@ async def test_operations(lake: S3Destination, monkeypatch: pytest.MonkeyPatch) 
     for words in commands("operations.md"):
         await typed(words)
     (made_by,) = [
-        line for _, text in blocks("operations.md") for line in text.splitlines() if line.startswith("prefect ")
+        line
+        for _, text in blocks("operations.md")
+        for line in text.splitlines()
+        if line.startswith("prefect automation")
     ]
     await prefect(*shlex.split(made_by)[1:])
     async with get_client() as client:

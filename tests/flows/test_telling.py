@@ -36,7 +36,12 @@ async def test_runs_are_named_by_their_commit(shop: Shop) -> None:
 
 
 async def test_the_commit_tells_how_it_went(shop: Shop) -> None:
-    """Rows, time, throughput, memory, and where the files are."""
+    """Since when and until when, rows, time, throughput, memory, and where the files are."""
+    await shop.run("incremental")
+    found = await Artifact.aget(f"commit-{shop.name}")
+    assert found is not None
+    assert found.description is not None
+    assert "since the beginning until `id 3000`" in found.description
     await shop.run("full")
     found = await Artifact.aget(f"commit-{shop.name}")
     assert found is not None

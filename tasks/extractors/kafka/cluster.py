@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, Resou
 
 from blocks.errors import ConfigurationError
 from blocks.kafka import Kafka
+from blocks.references import revealed
 from tasks.extractors.kafka.errors import Told, asking
 
 Place = tuple[str, int]
@@ -36,7 +37,7 @@ class Cluster:
     """A client that asks. Its methods raise `ConfigurationError` and `UnreachableError`."""
 
     def __init__(self, block: Kafka) -> None:
-        self._block = block
+        self._block = block = revealed(block)
         self._told = Told()
         config = {**block.client_config(), "error_cb": self._told}
         self._admin: Any = asking(block, self._told, lambda: AdminClient(config))

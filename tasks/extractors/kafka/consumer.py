@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka import Message as _Message
 
 from blocks.kafka import Kafka
+from blocks.references import revealed
 from tasks.extractors.kafka.errors import PASSING, Told, UnreachableError, asking, explained
 from tasks.extractors.kafka.message import Batch, Headers
 
@@ -53,7 +54,8 @@ class Reader:
     """The messages from ``start`` on and before ``end``."""
 
     def __init__(self, block: Kafka, topic: str, partition: int, start: int, end: int) -> None:
-        self._block, self._topic, self._partition = block, topic, partition
+        self._block = block = revealed(block)
+        self._topic, self._partition = topic, partition
         self._end = end
         self._told = Told()
         self._size = _FIRST_BATCH

@@ -8,6 +8,7 @@ import httpx
 
 from blocks.errors import ConfigurationError
 from blocks.kafka import Kafka
+from blocks.references import revealed
 
 
 class Registry:
@@ -19,7 +20,7 @@ class Registry:
         """The text of the schema with a number; `ConfigurationError` where it cannot be had for good."""
 
     def _fetched(self, number: int) -> str:
-        block = self._block
+        block = revealed(self._block)
         if not block.registry_url:
             raise ConfigurationError(
                 f"a message names schema {number} of a registry; fill in registry_url of {block.describe()}"

@@ -15,6 +15,7 @@ from motor.motor_asyncio import AsyncIOMotorClient
 
 from blocks.errors import ConfigurationError
 from blocks.mongodb import MongoDB
+from blocks.references import reveal
 
 OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
 """How the values of plans are decoded: dates of any year stay what they are."""
@@ -50,15 +51,16 @@ class Server:
 @asynccontextmanager
 async def connected(block: MongoDB) -> AsyncIterator[Any]:
     """A client (motor's) that has found its server, closed at the end; `ConfigurationError` when there is none."""
-    client = opened(block)
+    client = await opened(block)
     try:
         yield client
     finally:
         client.close()
 
 
-def opened(block: MongoDB) -> Any:
-    """A client; nothing is sent yet."""
+async def opened(block: MongoDB) -> Any:
+    """A client; nothing is sent to the server yet."""
+    block = await reveal(block)
     try:
         return AsyncIOMotorClient(**block.client_arguments())
     except (pymongo.errors.ConfigurationError, pymongo.errors.InvalidURI, OSError, ValueError) as error:

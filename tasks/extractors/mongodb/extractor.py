@@ -129,7 +129,7 @@ class MongoDBExtractor:
         """One client for all partitions: it keeps connections for as many reads as there are at once."""
         async with self._connecting:
             if self._client is None:
-                self._client = opened(self._subject.block)
+                self._client = await opened(self._subject.block)
             if self._server is None:
                 self._server = await server_of(self._client, self._subject.block)
             return self._client, self._server

@@ -15,6 +15,7 @@ from pymysql.constants import CLIENT, CR, ER
 
 from blocks.errors import ConfigurationError
 from blocks.mysql import MySQL
+from blocks.references import reveal
 from tasks.extractors.keep_alive import keep_alive
 
 _A_YEAR = "31536000"  # the longest the servers allow; a slow upload stops reading for as long as it takes
@@ -187,6 +188,7 @@ async def connect(block: MySQL, *, again: bool = False) -> Connection:
 
     ``again``: it has been reached before in this run, so a failure may pass and is raised as it is.
     """
+    block = await reveal(block)
     connection = Connection(must_encrypt=block.must_encrypt, **block.connect_arguments())
     try:
         # aiomysql's own time limit ends when TCP is connected.

@@ -15,6 +15,7 @@ import asyncpg
 
 from blocks.errors import ConfigurationError, SnapshotLost
 from blocks.postgres import Postgres
+from blocks.references import reveal
 from tasks.extractors.keep_alive import keep_alive
 
 # The class is generic in its stubs only.
@@ -87,7 +88,7 @@ async def connect(block: Postgres, *, again: bool = False) -> Connection:
 
     ``again``: it has been reached before in this run, so a failure may pass and is raised as it is.
     """
-    arguments = block.connect_arguments()
+    arguments = (await reveal(block)).connect_arguments()
     try:
         async with asyncio.timeout(float(arguments.get("timeout") or 10) + 2):
             connection: Connection = await asyncpg.connect(**arguments)

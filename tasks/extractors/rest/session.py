@@ -17,6 +17,7 @@ import httpx
 import stamina
 
 from blocks.errors import ConfigurationError
+from blocks.references import reveal
 from blocks.rest import RestApi
 from tasks.extractors.rest.errors import ApiError, BadResponse
 from tasks.extractors.rest.pace import Pace, retry_after
@@ -113,6 +114,7 @@ class Session:
         self.without_key = block.without_key
 
     async def __aenter__(self) -> Self:
+        self._block = await reveal(self._block)
         self._client = await self._stack.enter_async_context(self._block.client())
         return self
 

@@ -12,25 +12,13 @@ import yaml
 from prefect.client.orchestration import get_client
 
 from blocks.pipeline_conf import configure
+from blocks.postgres import Postgres
 from blocks.s3 import S3Destination
-from blocks.watermark import Watermark
-from tests.flows.pages import PAGES, blocks, commands, streams
+from tests.flows.pages import blocks, commands, lines
 from tests.flows.test_cli import headrace
 from tests.flows.test_deployments import ROOT, lake, prefect
 
 __all__ = ["lake"]  # the shop that prefect.yaml names
-
-
-async def forget_streams() -> None:
-    """The pages have the same names for their streams, and other tests as well."""
-    await Watermark.aregister_type_and_schema()  # a kind of block that is not there has no list
-    async with get_client() as client:
-        for document in await client.read_block_documents_by_type("watermark"):
-            if document.name in _STREAMS:
-                await client.delete_block_document(document.id)
-
-
-_STREAMS = {found["stream"] for page in PAGES for found in streams(page)} | {"customers", "order-items"}
 
 
 async def typed(words: list[str]) -> str:

@@ -14,8 +14,11 @@ from typing import Any
 
 import pytest
 import yaml
+from prefect.client.orchestration import get_client
 
 from blocks.pipeline_conf import configure
+from blocks.s3 import S3Destination
+from blocks.watermark import Watermark
 from flows.deployments import read
 from flows.extract_all import Stream
 from tasks import check_mysql, check_postgres
@@ -68,20 +71,28 @@ class Folder:
         (self.path / "prefect.yaml").write_text(yaml.safe_dump({"deployments": entries}))
 
     async def commits(self, stream: str) -> list[Commit]:
-        from blocks.s3 import S3Destination
-
         lake: Any = await S3Destination.aload("lake")
         async with lake.client() as client:
             log = CommitLog(client, lake, stream)
             return [found for number in await log.after(0) if (found := await log.read(number)) is not None]
 
 
+async def forget_streams() -> None:
+    """The pages have the same names for their streams, and other tests as well."""
+    await Watermark.aregister_type_and_schema()  # a kind of block that is not there has no list
+    async with get_client() as client:
+        for document in await client.read_block_documents_by_type("watermark"):
+            if document.name in _STREAMS:
+                await client.delete_block_document(document.id)
+
+
+_STREAMS = {found["stream"] for page in PAGES for found in streams(page)} | {"customers", "order-items"}
+
+
 @pytest.fixture
 async def folder(
     tmp_path: Path, s3_server: S3Server, bucket: str, prefect_api: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Folder]:
-    from tests.flows.test_docs import forget_streams
-
     assert prefect_api
     monkeypatch.chdir(tmp_path)
     for name, value in SECRETS.items():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Protocol, Self, runtime_checkable
 
@@ -177,14 +178,15 @@ whose fields are NULL.
 """
 
 
-class Records(Frozen):
+@dataclass(frozen=True, slots=True)
+class Records:
     """Some records of one output."""
 
     data: bytes
     count: int
     absent: frozenset[str] = frozenset()
     """Columns that the log did not have for one of them."""
-    counted: dict[str, int] = {}
+    counted: Mapping[str, int] = field(default_factory=dict)
     """As in `Read`."""
 
 

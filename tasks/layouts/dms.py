@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Hashable
+from dataclasses import replace
 from functools import lru_cache
 
 from blocks.errors import ConfigurationError
@@ -69,7 +70,7 @@ class DmsLayout:
             # A table without rows has an empty file in the full load; what was counted has to stand somewhere.
             parts = [(self._begins and not emptied, Records(data=b"", count=0))]
         if counted and parts:
-            parts[-1] = (parts[-1][0], parts[-1][1].model_copy(update={"counted": counted}))
+            parts[-1] = (parts[-1][0], replace(parts[-1][1], counted=counted))
         return [(self._output(output, is_load=is_load), each) for is_load, each in parts]
 
     def _lead(self, op: bytes, at: bytes, *, is_load: bool) -> bytes:

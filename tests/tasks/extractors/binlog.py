@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from blocks.s3 import CsvDialect
-from tasks.extractors.contract import ReadOptions
+from tasks.extractors.contract import ReadOptions, Records
 from tasks.extractors.mysql import describe
 from tasks.extractors.mysql.binlog.columns import log_columns
-from tasks.extractors.mysql.binlog.decoder import Decoder, Head, Records
+from tasks.extractors.mysql.binlog.decoder import Decoder, Head
 from tasks.extractors.mysql.binlog.table_map import TableMap
 from tasks.extractors.mysql.describe import Relation, ZeroDates
 from tasks.extractors.mysql.session import Session

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -75,7 +76,7 @@ class DebeziumDecoder:
     def _told(self, out: list[tuple[Output, Records]]) -> list[tuple[Output, Records]]:
         if out and self._untold:
             output, records = out[-1]
-            out[-1] = (output, records.model_copy(update={"counted": dict(self._untold)}))
+            out[-1] = (output, replace(records, counted=dict(self._untold)))
             self._untold = Counter()
         return out
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
 from itertools import chain, repeat
+from typing import NamedTuple
 
 from blocks.s3 import CsvDialect
+from tasks.extractors.contract import Records
 from tasks.extractors.mysql.binlog.columns import LogColumn, written
 from tasks.extractors.mysql.binlog.images import FAILURES, Image, Mode, Writing
 from tasks.extractors.mysql.binlog.layouts import Layout
 from tasks.extractors.mysql.binlog.table_map import MappedColumn, TableMap, UndecodableError
+from tasks.extractors.mysql.binlog.updates import RowEvent, Updates
 from tasks.extractors.mysql.binlog.values import layout
 from tasks.extractors.mysql.describe import ZeroDates
 
@@ -38,47 +40,15 @@ ROW_EVENTS = frozenset({*_KINDS, PARTIAL_UPDATE})
 _MOST_FUNCTIONS = 512
 
 _PLAIN_CHARACTERS = frozenset("0123456789+-.:e ")
-_SPECIAL = frozenset(',"\r\n')
 
 
-@dataclass(frozen=True)
-class Head:
-    """What all records of an event share."""
+class Head(NamedTuple):
+    """What all records of an event share; neither text may need quotes in CSV."""
 
     committed_at: str
     """When the transaction was committed, as a timestamp is written."""
     position: str
     """Of the event: sorts in the order of the log, and no other event has it."""
-
-
-@dataclass(frozen=True)
-class Records:
-    """What an event became."""
-
-    data: bytes
-    """CSV: `LEADING` and the columns of the table."""
-    count: int
-    absent: frozenset[str]
-    """Columns that some record's image did not hold: they are named in its ``_unchanged``, and written as NULL.
-
-    In an update they are what they were. In an event of insertions, which has some under ``binlog_row_image=MINIMAL``,
-    they have the column's default, which is not in the log. In a deletion followed by the insertion of the row under
-    another key, the insertion has what the row had before.
-    """
-
-
-@dataclass(frozen=True)
-class _Event:
-    """A row event taken apart."""
-
-    operation: str
-    version: int
-    data: bytes
-    start: int
-    """Where the first row begins in ``data``."""
-    before: Image
-    after: Image
-    """The same but for updates."""
 
 
 class Decoder:
@@ -114,6 +84,7 @@ class Decoder:
         )
         self._keys = frozenset(place for place, column in enumerate(columns) if column.key)
         self._images: dict[tuple[bytes, frozenset[int]], Image] = {}
+        self._pairs: dict[tuple[str, bytes], tuple[Image, Image]] = {}
         self._functions_left = most_functions
 
     def _layout(self, mapped: MappedColumn, column: LogColumn, dialect: CsvDialect, zero_dates: ZeroDates) -> Layout:
@@ -130,9 +101,12 @@ class Decoder:
 
         Raises `UndecodableError` for what cannot be decoded. A body that was cut between two of its rows cannot be told
         from one of fewer rows: compare the size in the event's header, and the checksum, before.
+
+        Columns that some record's image did not hold (``absent``) are named in its ``_unchanged``, and written as NULL. In
+        an update they are what they were. In an event of insertions, which has some under ``binlog_row_image=MINIMAL``,
+        they have the column's default, which is not in the log. In a deletion followed by the insertion of the row under
+        another key, the insertion has what the row had before.
         """
-        if _SPECIAL & {*head.committed_at, *head.position}:
-            raise ValueError(f"not for a CSV without quotes: {head}")
         try:
             event = self._taken_apart(kind, body)
         except FAILURES as error:
@@ -143,7 +117,7 @@ class Decoder:
 
     # -- the event's own header ----------------------------------------------------------------------------------------
 
-    def _taken_apart(self, kind: int, body: bytes) -> _Event:
+    def _taken_apart(self, kind: int, body: bytes) -> RowEvent:
         if kind == PARTIAL_UPDATE:
             raise UndecodableError(
                 f"{self._table}: the log holds parts of JSON values only (a PARTIAL_UPDATE_ROWS_EVENT); unset "
@@ -164,18 +138,22 @@ class Decoder:
                 f"{self._table}: rows of {columns} columns, and its table map has {len(self._columns)}"
             )
         width = (columns + 7) // 8
-        bitmaps = [body[at : at + width]]
-        if operation == "U":
-            bitmaps.append(body[at + width : at + 2 * width])
-        at += width * len(bitmaps)
-        held = [self._held(bitmap) for bitmap in bitmaps]
-        if at >= len(body):
+        end = at + (2 * width if operation == "U" else width)
+        before, after = self._pairs.get((operation, body[at:end])) or self._pair(operation, body[at:end], width)
+        if end >= len(body):
             raise ValueError("no rows")
+        data, start = (_uncompressed(body[end:]), 0) if compressed else (body, end)
+        return RowEvent(operation, version, data, start, before, after)
+
+    def _pair(self, operation: str, bitmaps: bytes, width: int) -> tuple[Image, Image]:
+        """The images before and after of events whose bitmaps of columns are these."""
+        apart = [bitmaps[at : at + width] for at in range(0, len(bitmaps), width)]
+        held = [self._held(bitmap) for bitmap in apart]
         # What an update's images share of the key says whether it changed the key.
         keys = self._keys.intersection(*held) if operation == "U" else frozenset()
-        images = [self._image(bitmap, places, keys) for bitmap, places in zip(bitmaps, held, strict=True)]
-        data, start = (_uncompressed(body[at:]), 0) if compressed else (body, at)
-        return _Event(operation, version, data, start, images[0], images[-1])
+        images = [self._image(bitmap, places, keys) for bitmap, places in zip(apart, held, strict=True)]
+        found = self._pairs[operation, bitmaps] = images[0], images[-1]
+        return found
 
     def _held(self, bitmap: bytes) -> list[int]:
         bits = int.from_bytes(bitmap, "little")
@@ -200,7 +178,7 @@ class Decoder:
 
     # -- rows ----------------------------------------------------------------------------------------------------------
 
-    def _rows(self, event: _Event, head: Head) -> Records:
+    def _rows(self, event: RowEvent, head: Head) -> Records:
         image, data, at, end = event.before, event.data, event.start, len(event.data)
         view, width = data.decode("latin-1"), image.bitmap
         known, make = image.functions(Mode.LINE).get, image.function
@@ -221,11 +199,11 @@ class Decoder:
         pieces = chain.from_iterable(zip(repeat(begin), _numbers(len(lines)), repeat(middle), lines))
         return self._made(pieces, len(lines), image.absent)
 
-    def _updates(self, event: _Event, head: Head) -> Records:
+    def _updates(self, event: RowEvent, head: Head) -> Records:
         before, after = event.before, event.after
         absent = [place for place in after.absent if place in set(before.absent)]
         self._check_generated(event, absent)
-        updates = _Updates(self._writing, event, absent, *(self._begin(operation, head) for operation in "UDI"))
+        updates = Updates(self._writing, event, absent, *(self._begin(operation, head) for operation in "UDI"))
         updates.unchanged, updates.unchanged_before = self._unchanged(absent), self._unchanged(before.absent)
         try:
             # What the image after lacks is taken from the one before; which is not looked into where nothing is.
@@ -236,7 +214,7 @@ class Decoder:
             raise self._failed(updates.image, event.data, updates.row, None)
         return self._made(updates.lines, len(updates.lines), updates.absent)
 
-    def _check_generated(self, event: _Event, absent: Sequence[int]) -> None:
+    def _check_generated(self, event: RowEvent, absent: Sequence[int]) -> None:
         """MariaDB 11.8 keeps generated columns out of updates, changed or not, and 10.11 virtual ones out of MINIMAL images.
 
         That it is MariaDB its version of the event tells; what MySQL leaves out has not changed.
@@ -260,85 +238,14 @@ class Decoder:
         names = json.dumps([self._columns[place].name for place in absent], ensure_ascii=False, separators=(",", ":"))
         return "," + self._writing.quoted(_view(names))
 
-    def _made(self, pieces: Iterable[str], count: int, absent: Iterable[int]) -> Records:
-        names = frozenset(self._columns[place].name for place in absent)
+    def _made(self, pieces: Iterable[str], count: int, absent: Collection[int]) -> Records:
+        names = frozenset([self._columns[place].name for place in absent]) if absent else frozenset()
         return Records("".join(pieces).encode("latin-1"), count, names)
 
     def _failed(self, image: Image, data: bytes, row: int, error: Exception | None) -> UndecodableError:
         reason = image.failure(data, row)
         told = f" ({error})" if error and str(error) not in reason else ""
         return UndecodableError(f"{self._table}: a row at byte {row} of its event cannot be decoded, {reason}{told}")
-
-
-class _Updates:
-    """The records of an event of updates. After a failure ``image`` and ``row`` say what was being decoded."""
-
-    unchanged = unchanged_before = ""
-
-    def __init__(
-        self, writing: Writing, event: _Event, absent: list[int], update: str, delete: str, insert: str
-    ) -> None:
-        self._writing = writing
-        self._before, self._after = event.before, event.after
-        self._data, self._view = event.data, event.data.decode("latin-1")
-        self._update, self._delete, self._insert = update, delete, insert
-        self._absent = absent
-        self.at = self.row = event.start
-        self.image = event.before
-        self.absent = set(absent)
-        self.lines: list[str] = []
-
-    def run(self) -> None:
-        """The image after is all there is to write, and the one before to compare keys with."""
-        data, view, before, after = self._data, self._view, self._before, self._after
-        end, width, width_after = len(data), before.bitmap, after.bitmap
-        known_before, known_after = before.functions(Mode.KEY).get, after.functions(Mode.KEYED).get
-        lines, add = self.lines, self.lines.append
-        while self.at < end:
-            self.row = at = self.at
-            self.image = before
-            nulls = data[at : at + width]
-            at, old = (known_before(nulls) or before.function(Mode.KEY, nulls))(data, view, at + width)
-            nulls = data[at : at + width_after]
-            try:
-                function = known_after(nulls) or after.function(Mode.KEYED, nulls)
-                self.at, line, new = function(data, view, at + width_after)
-            except FAILURES:
-                self.image, self.row = after, at
-                raise
-            if old == new:
-                add(f"{self._update}{len(lines):08d}{self.unchanged}{line}")
-            else:
-                self.at = self.row
-                self._next()
-
-    def run_completing(self) -> None:
-        """Both images are needed for each record."""
-        while self.at < len(self._data):
-            self._next()
-
-    def _next(self) -> None:
-        """The records of one update, a deletion and an insertion where it changed the key."""
-        old, old_key = self._texts(self._before)
-        new, new_key = self._texts(self._after)
-        line = self._writing.line(before if after is None else after for before, after in zip(old, new, strict=True))
-        if old_key == new_key:
-            self._add(self._update, self.unchanged, line)
-            return
-        self.absent.update(self._before.absent)
-        self._add(self._delete, self.unchanged_before, self._writing.line(old))
-        self._add(self._insert, self.unchanged, line)
-
-    def _texts(self, image: Image) -> tuple[list[str | None], str]:
-        self.image, self.row = image, self.at
-        start = self.at + image.bitmap
-        nulls = self._data[self.at : start]
-        function = image.functions(Mode.TEXTS).get(nulls) or image.function(Mode.TEXTS, nulls)
-        self.at, texts, key = function(self._data, self._view, start)
-        return texts, key
-
-    def _add(self, begin: str, unchanged: str, line: str) -> None:
-        self.lines.append(f"{begin}{len(self.lines):08d}{unchanged}{line}")
 
 
 _NUMBERS = [f"{place:08d}" for place in range(1 << 10)]

@@ -7,8 +7,9 @@ MariaDB https://mariadb.com/docs/server/reference/clientserver-protocol/replicat
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
+from typing import NamedTuple
 
 from isal import isal_zlib
 
@@ -53,10 +54,14 @@ class Kind(IntEnum):
 ROWS = frozenset({20, 21, 22, 23, 24, 25, 30, 31, 32, 39, 166, 167, 168, 169, 170, 171})
 """Rows events of any version; 39 has partial JSON updates, those past 160 are MariaDB's compressed ones."""
 
+_MADE_UP = frozenset({Kind.ROTATE, Kind.FORMAT, Kind.HEARTBEAT, Kind.MARIADB_GTID_LIST})
+"""Those that servers make up, with no end in the log."""
 
-@dataclass(frozen=True)
-class Event:
-    """One event, checksum removed."""
+
+class Event(NamedTuple):
+    """One event, checksum removed. There are five for each row of a small transaction, so it is of the kind that costs
+    least, as is all that is made for each event.
+    """
 
     kind: int
     timestamp: int
@@ -74,8 +79,7 @@ class Event:
     @property
     def takes_place(self) -> bool:
         """Whether it lies in the file, and was not made up for this reader."""
-        made_up = self.end == 0 and self.kind in (Kind.ROTATE, Kind.FORMAT, Kind.HEARTBEAT, Kind.MARIADB_GTID_LIST)
-        return not made_up and not self.flags & ARTIFICIAL
+        return not self.flags & ARTIFICIAL and (self.end != 0 or self.kind not in _MADE_UP)
 
 
 class Framing:
@@ -130,8 +134,7 @@ def _verify(payload: bytes, stop: int, kind: int) -> None:
 # -- bodies ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Query:
+class Query(NamedTuple):
     """A statement in the log."""
 
     schema: str
@@ -169,8 +172,7 @@ def rotation(event: Event) -> tuple[str, int]:
     return event.body[8:].decode("utf-8", "replace"), int.from_bytes(event.body[:8], "little")
 
 
-@dataclass(frozen=True)
-class Begun:
+class Begun(NamedTuple):
     """What a GTID event says of the transaction that it begins."""
 
     gtid: str
@@ -223,6 +225,7 @@ def _begun_on_mariadb(event: Event) -> Begun:
     )
 
 
+@lru_cache(64)  # of the few servers that a log is of
 def uuid_text(data: bytes) -> str:
     text = data.hex()
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))

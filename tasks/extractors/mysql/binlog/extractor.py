@@ -8,7 +8,6 @@ import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
@@ -19,11 +18,10 @@ from blocks.errors import ConfigurationError, PositionLost, SnapshotLost
 from blocks.mysql import MySQL
 from tasks.extractors.contract import NOT_ASKED, Behind, Emit, Partition, Plan, ReadOptions, Records
 from tasks.extractors.mysql import snapshot
-from tasks.extractors.mysql.binlog.gtids import GtidSet
-from tasks.extractors.mysql.binlog.log import FIRST
 from tasks.extractors.mysql.binlog.position import LogPosition, log_position, row_prefix
 from tasks.extractors.mysql.binlog.schema import Dialects, Shapes, output_of
 from tasks.extractors.mysql.binlog.server import LogServer, choices
+from tasks.extractors.mysql.binlog.starts import Starts
 from tasks.extractors.mysql.binlog.statements import Table
 from tasks.extractors.mysql.binlog.tables import Tables
 from tasks.extractors.mysql.binlog.window import Window as LogWindow
@@ -35,8 +33,6 @@ from tasks.extractors.mysql.select import Select, Subject
 from tasks.extractors.mysql.session import Session
 from tasks.extractors.mysql.sql import Flavour, explained, qualified
 from tasks.extractors.source import Window
-
-_PLACE = re.compile(r"([^:\s]+\.\d+):(\d+)")
 
 _NOT_EXACT = (
     "a snapshot that a change stream can go on from needs a moment's lock, and the server gave none. GRANT RELOAD ON *.* "
@@ -112,7 +108,7 @@ class ChangesExtractor:
             if since.server == server.identity:
                 await server.check_is_there(since)
             else:
-                since = await self._elsewhere(server, since)
+                since = await Starts(server, self._window).elsewhere(since)
         except PositionLost as error:
             raise PositionLost(f"{error}. {choices()}") from None
         end = await server.end(since.epoch)
@@ -120,37 +116,12 @@ class ChangesExtractor:
             return blank.model_copy(update={"until": blank.since})
         return self._log_plan(blank, since, end)
 
-    async def _elsewhere(self, server: LogServer, since: LogPosition) -> LogPosition:
-        """The same position in the log of another server of the cluster."""
-        other = f"the position is one of server {since.server}, and this one is {server.identity}"
-        if not since.gtids:
-            raise PositionLost(f"{other}; without GTIDs nothing tells where that is here")
-        if since.prepared:
-            raise PositionLost(f"{other}, and {len(since.prepared)} XA transaction(s) were prepared there")
-        try:
-            found = await self._by_gtids(server, since)
-        except PositionLost as error:
-            raise PositionLost(f"{other}: {error}") from None
-        return found.model_copy(update={"epoch": since.epoch + 1})
-
-    async def _by_gtids(self, server: LogServer, since: LogPosition) -> LogPosition:
-        """Where in this server's log the transactions begin that are not in ``since.gtids``."""
-        known = GtidSet.parse(since.gtids)
-        if not known <= await server.executed():
-            raise PositionLost("the server does not know all transactions of the position")
-        window = await self._window()
-        for file in reversed(await server.files()):
-            if await window.gtids_before(file.name) <= known:
-                found = {"server": server.identity, "file": file.name, "position": FIRST, "born": 0}
-                return since.model_copy(update={**found, "by_gtids": True})
-        raise PositionLost("the server's log begins later")
-
     async def _from_start(self, server: LogServer, blank: Plan) -> Plan:
         end = await server.end()
         if self._subject.start == "now":
             return self._log_plan(blank, end, end)
         try:
-            start = await self._start(server, self._subject.start)
+            start = await Starts(server, self._window).named(self._subject.start)
         except PositionLost as error:
             raise ConfigurationError(f"field start: {error}") from None
         if start is None:
@@ -159,35 +130,6 @@ class ChangesExtractor:
                 "GTIDs, nor a time such as 2026-01-31 12:00:00+00"
             )
         return self._log_plan(blank, start, end)
-
-    async def _start(self, server: LogServer, text: str) -> LogPosition | None:
-        """The place that the user named; None where it is no name of one."""
-        if found := _PLACE.fullmatch(text):
-            start = LogPosition(server=server.identity, file=found[1], position=max(FIRST, int(found[2])))
-            await server.check_is_there(start)
-            return start
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            return await self._start_by_gtids(server, text)
-        # As the server's own session has it, whose zone is UTC.
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        window = await self._window()
-        for file in reversed(await server.files()):
-            # It is known to the second, and so are MariaDB's transactions.
-            if await window.begun_at(file.name) < int(moment.timestamp()):
-                since = int(moment.timestamp() * 1_000_000)
-                return LogPosition(server=server.identity, file=file.name, position=FIRST, not_before=since)
-        raise PositionLost(f"the log begins later than {text}")
-
-    async def _start_by_gtids(self, server: LogServer, text: str) -> LogPosition | None:
-        try:
-            known = GtidSet.parse(text)
-        except ValueError:
-            return None
-        if not known:
-            return None
-        return await self._by_gtids(server, LogPosition(server="", file="", position=FIRST, gtids=str(known)))
 
     def _log_plan(self, blank: Plan, since: LogPosition, end: LogPosition) -> Plan:
         partition = Partition(name=_LOG, lower=since.model_dump(mode="json"), upper=end.model_dump(mode="json"))

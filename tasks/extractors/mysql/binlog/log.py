@@ -13,7 +13,7 @@ import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import aiomysql
 from pymysql.constants import COMMAND, CR
@@ -23,6 +23,7 @@ from blocks.errors import ConfigurationError, PositionLost
 from blocks.mysql import MySQL
 from tasks.extractors.mysql import wire
 from tasks.extractors.mysql.binlog.events import Event, Framing, GarbledLogError, Kind, rotation
+from tasks.extractors.mysql.binlog.position import number_of
 from tasks.extractors.mysql.sql import connect, fetch, server_of
 
 FIRST = 4
@@ -60,14 +61,18 @@ class Place:
         return f"{self.file}:{self.position}"
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(NamedTuple):
     """An event and where it begins and ends in the log."""
 
     event: Event
     file: str
     start: int
     end: int
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where it ends; see `LogPosition.place`."""
+        return number_of(self.file), self.end
 
 
 class LogReader:

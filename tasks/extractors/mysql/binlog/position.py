@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from pydantic import JsonValue, ValidationError
 
 from blocks.errors import PositionLost
@@ -44,7 +46,7 @@ class LogPosition(Frozen):
     @property
     def number(self) -> int:
         """Of the file."""
-        return int(self.file.rpartition(".")[2])
+        return number_of(self.file)
 
     @property
     def place(self) -> tuple[int, int]:
@@ -53,6 +55,16 @@ class LogPosition(Frozen):
 
     def __str__(self) -> str:
         return f"{self.file}:{self.position}"
+
+
+@lru_cache(64)
+def number_of(file: str) -> int:
+    """Of a file of the log.
+
+    >>> number_of("binlog.000003")
+    3
+    """
+    return int(file.rpartition(".")[2])
 
 
 def log_position(since: JsonValue) -> LogPosition | None:

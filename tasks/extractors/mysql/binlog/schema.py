@@ -95,7 +95,7 @@ class Shapes:
                 f"{shape.output.table}: the log leaves out what an INSERT did not name ({', '.join(sorted(made.absent))}), which "
                 "is not NULL but a default. SET GLOBAL binlog_row_image = 'FULL' (or 'NOBLOB'), and start from a new snapshot"
             )
-        return shape.output, Records(data=made.data, count=made.count, absent=made.absent)
+        return shape.output, made
 
     def last_output(self, table: Table) -> Output:
         """What the table's last rows went to; of one without, all that is known is that it is one."""

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 import zstandard
 
@@ -45,8 +46,7 @@ class Ending(Enum):
     PREPARED = "prepared"
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(NamedTuple):
     """A transaction begins."""
 
     begun: Begun
@@ -105,14 +105,15 @@ class Decided:
     committed: bool
 
 
-@dataclass(frozen=True)
-class End:
+class End(NamedTuple):
     """A transaction ends; the log's position behind it."""
 
     ending: Ending
     position: int
     xid: str = ""
 
+
+_BEGINS = frozenset({Kind.GTID, Kind.ANONYMOUS_GTID, Kind.TAGGED_GTID, Kind.MARIADB_GTID})
 
 Step = Start | Map | Rows | Statement | Savepoint | Xa | Decided | End
 
@@ -132,11 +133,13 @@ class Transactions:
     def steps(self, placed: Placed) -> Iterator[Step]:
         """What an event means."""
         event = placed.event
-        if event.kind == Kind.INCIDENT:
+        if event.kind in ROWS:
+            yield Rows(event)
+        elif event.kind == Kind.INCIDENT:
             raise GarbledLogError(
                 f"{placed.file}:{placed.start}: the server says that events are missing in its log (an incident)"
             )
-        if event.kind in (Kind.GTID, Kind.ANONYMOUS_GTID, Kind.TAGGED_GTID, Kind.MARIADB_GTID):
+        elif event.kind in _BEGINS:
             self._open = begun(event)
             yield Start(self._open, placed.file, placed.start)
             if self._open.prepared:
@@ -161,6 +164,8 @@ class Transactions:
             yield from self._query(query(event), end)
 
     def _query(self, found: Query, end: int) -> Iterator[Step]:
+        if found.text == "BEGIN":  # of nearly every transaction
+            return
         text = bare(found.text)
         word = text.upper()
         if word == "BEGIN":

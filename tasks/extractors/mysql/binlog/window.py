@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
 
 from blocks.errors import PositionLost
 from blocks.mysql import MySQL
-from tasks.extractors.contract import CHANGE_COLUMNS, Emit, Limits, Output, Records
+from tasks.extractors.contract import Emit, Limits
 from tasks.extractors.mysql.binlog.events import Begun, GarbledLogError, Kind
 from tasks.extractors.mysql.binlog.gtids import GtidSet, gtid_list, previous_gtids
+from tasks.extractors.mysql.binlog.held import HeldRows, Meter, instant
 from tasks.extractors.mysql.binlog.kept import Kept
 from tasks.extractors.mysql.binlog.log import FIRST, LogReader, Placed
-from tasks.extractors.mysql.binlog.position import LogPosition, Prepared, row_prefix
+from tasks.extractors.mysql.binlog.position import LogPosition, Prepared, number_of, row_prefix
 from tasks.extractors.mysql.binlog.schema import Shapes
 from tasks.extractors.mysql.binlog.server import choices
-from tasks.extractors.mysql.binlog.statements import emptied
 from tasks.extractors.mysql.binlog.tables import Tables
 from tasks.extractors.mysql.binlog.transactions import (
     Decided,
@@ -34,12 +32,7 @@ from tasks.extractors.mysql.binlog.transactions import (
 )
 from tasks.extractors.mysql.sql import close, connect, fetch
 
-_HELD_BYTES = 4 << 20
-"""Records of one transaction that are held until it is known how it ends; of a larger one the first are passed on."""
-
 _NO_END = 1 << 62
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Window:
@@ -58,14 +51,14 @@ class Window:
             return until.model_copy(
                 update={"gtids": str(gtids), "born": since.born, "prepared": since.prepared}
             )  # nothing is read
-        meter = _Meter(limits, emit)
-        rows = _Rows(self._shapes, self._tables, self._null, meter.emit)
+        meter = Meter(limits)
+        rows = HeldRows(self._shapes, self._tables, self._null, emit, meter)
         follower = _Follower(self, rows, gtids, prepared, since)
         async with aclosing(self._events(since, until)) as events:
             async for placed in events:
                 await follower.take(placed)
                 # However short the time, each run comes further: what the server makes up at the start is no step.
-                if follower.is_between and meter.is_full and _place(placed) > since.place:
+                if follower.is_between and meter.is_full and placed.place > since.place:
                     reached = {"file": placed.file, "position": placed.end, "as_of": follower.as_of}
                     # What lies from here on may still be what these pass over.
                     kept = {"by_gtids": since.by_gtids, "not_before": since.not_before}
@@ -73,6 +66,7 @@ class Window:
                     break
         if not follower.is_between:
             raise GarbledLogError(f"{until} is in the middle of a transaction")
+        await rows.pass_on()
         return until.model_copy(
             update={"gtids": str(gtids), "born": follower.born, "prepared": tuple(prepared.values())}
         )
@@ -118,7 +112,7 @@ class Window:
     async def find_prepared(self, xid: str, before: tuple[int, int]) -> Prepared | None:
         """Where an XA transaction was prepared, searched for backwards, a file at a time; None: not in the log any more."""
         for file in reversed(await self._files()):
-            number = int(file.rpartition(".")[2])
+            number = number_of(file)
             if number > before[0]:
                 continue
             found = None
@@ -144,7 +138,7 @@ class Window:
         finally:
             await close(connection)
 
-    async def replay(self, prepared: Prepared, rows: _Rows) -> None:
+    async def replay(self, prepared: Prepared, rows: HeldRows) -> None:
         """The rows of an XA transaction that was prepared before, as those of the transaction that is open now."""
         transactions = Transactions()
         place = LogPosition(server="", file=prepared.file, position=prepared.start)
@@ -160,6 +154,7 @@ class Window:
 
         ``whole_file``: the end of the file will do.
         """
+        end = until.place
         reader = await LogReader.open(self._block, since.file, since.position, server_id=self._server_id)
         async with reader:
             async for batch in reader.events():
@@ -167,43 +162,18 @@ class Window:
                     if whole_file and placed.file != since.file:
                         return
                     yield placed
-                    if _place(placed) >= until.place:
+                    if placed.place >= end:
                         return
         if whole_file:
             return
         raise PositionLost(f"the log ends before {until}, where it had ended when the run was planned. {choices()}")
 
 
-class _Meter:
-    """Counts what is passed on."""
-
-    def __init__(self, limits: Limits, emit: Emit) -> None:
-        self._limits, self._emit = limits, emit
-        self._rows = self._bytes = 0
-        self._ends = time.monotonic() + limits.seconds if limits.seconds else None
-
-    async def emit(self, output: Output, records: Records) -> None:
-        """Pass on."""
-        self._rows += records.count
-        self._bytes += len(records.data)
-        await self._emit(output, records)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether a limit is reached."""
-        limits = self._limits
-        return (
-            bool(limits.rows and self._rows >= limits.rows)
-            or bool(limits.bytes and self._bytes >= limits.bytes)
-            or bool(self._ends and time.monotonic() >= self._ends)
-        )
-
-
 class _Follower:
     """Goes from transaction to transaction."""
 
     def __init__(
-        self, window: Window, rows: _Rows, gtids: GtidSet, prepared: dict[str, Prepared], since: LogPosition
+        self, window: Window, rows: HeldRows, gtids: GtidSet, prepared: dict[str, Prepared], since: LogPosition
     ) -> None:
         self._window, self._rows = window, rows
         self._gtids, self._prepared = gtids, prepared
@@ -232,7 +202,7 @@ class _Follower:
         since, born = self._since, placed.event.timestamp
         if since.born and placed.file == since.file and born != since.born:
             raise PositionLost(
-                f"{placed.file} was begun at {_instant(born * 1_000_000, precise=False)}, and the stream had come to "
+                f"{placed.file} was begun at {instant(born * 1_000_000, precise=False)}, and the stream had come to "
                 f"{since} in an older one of that name: the log was begun anew. {choices()}"
             )
         self.born = born
@@ -247,7 +217,7 @@ class _Follower:
                 self._is_known = (
                     self._since.by_gtids and step.begun.gtid in self._gtids
                 ) or step.begun.microseconds < self._since.not_before
-                number = int(step.file.rpartition(".")[2])
+                number = number_of(step.file)
                 self._rows.begin(step.begun, row_prefix(self._since.epoch, number, step.position))
             case Xa():
                 self._is_xa = True
@@ -274,7 +244,7 @@ class _Follower:
         if prepared is None:
             # Prepared before the stream began: its rows are in no snapshot.
             start = self._started()
-            prepared = await self._window.find_prepared(xid, (int(start.file.rpartition(".")[2]), start.position))
+            prepared = await self._window.find_prepared(xid, (number_of(start.file), start.position))
         if prepared is None:
             raise PositionLost(
                 f"XA transaction {xid} is committed here, and was prepared where the log does not reach back to: its rows "
@@ -308,106 +278,3 @@ class _Follower:
             self._gtids.add(start.begun.gtid)
         self.as_of = start.begun.microseconds
         self._start = None
-
-
-class _Rows:
-    """The records of the transaction that is open."""
-
-    def __init__(self, shapes: Shapes, tables: Tables, null: str, emit: Emit) -> None:
-        self._shapes, self._tables, self._null, self._emit = shapes, tables, null, emit
-        self._held: list[tuple[Output, Records]] = []
-        self._held_bytes = 0
-        self._has_passed_on = False
-        self._savepoints: dict[str, int] = {}
-        self._committed_at = self._prefix = ""
-        self._ordinal = 0
-
-    def forget_tables(self) -> None:
-        """Numbers of tables mean other tables from now on."""
-        self._shapes.forget()
-
-    def begin(self, begun: Begun, prefix: str) -> None:
-        """A transaction begins."""
-        self._committed_at = _instant(begun.microseconds, precise=begun.precise)
-        self._prefix = prefix
-        self._ordinal = 0
-        self._has_passed_on = False
-        self._savepoints = {}
-
-    async def take(self, step: Map | Rows | Statement | Savepoint) -> None:
-        """What happens in it."""
-        match step:
-            case Map(event):
-                self._shapes.learn(event)
-            case Rows(event):
-                made = self._shapes.records(event, self._committed_at, self._next_prefix())
-                if made is not None:
-                    await self._hold(*made)
-            case Statement():
-                await self._statement(step)
-            case Savepoint(name, back):
-                self._savepoint(name, back=back)
-
-    async def replay(self, steps: list[Map | Rows]) -> None:
-        """What has happened before counts from now on."""
-        for step in steps:
-            await self.take(step)
-
-    def _next_prefix(self) -> str:
-        self._ordinal += 1
-        return f"{self._prefix}{self._ordinal:07d}-"
-
-    async def _statement(self, statement: Statement) -> None:
-        schema = statement.query.schema
-        if statement.writes:
-            self._shapes.refuse_if_followed(statement)
-            return
-        for table in emptied(statement.text, schema, self._shapes.known):
-            if table in self._tables:
-                output = self._shapes.last_output(table)
-                nulls = f",{self._null}" * (len(output.columns) - len(CHANGE_COLUMNS) + 1)
-                line = f"T,{self._committed_at},{self._next_prefix()}{0:08d}{nulls}\n"
-                await self._hold(output, Records(data=line.encode(), count=1))
-
-    async def _hold(self, output: Output, records: Records) -> None:
-        if not records.count:
-            return
-        self._held.append((output, records))
-        self._held_bytes += len(records.data)
-        if self._held_bytes > _HELD_BYTES:
-            await self._pass_on()
-            self._has_passed_on = True
-
-    async def _pass_on(self) -> None:
-        for output, records in self._held:
-            await self._emit(output, records)
-        self._held, self._held_bytes = [], 0
-
-    def _savepoint(self, name: str, *, back: bool) -> None:
-        if not back:
-            self._savepoints[name] = len(self._held)
-            return
-        if self._has_passed_on:
-            raise GarbledLogError(f"a transaction larger than can be held goes back to its savepoint {name}")
-        if name not in self._savepoints:
-            raise GarbledLogError(f"a transaction goes back to a savepoint {name} that it does not have")
-        del self._held[self._savepoints[name] :]
-
-    def roll_back(self) -> None:
-        """None of it counts."""
-        if self._has_passed_on:
-            raise GarbledLogError("a transaction larger than can be held is rolled back in the log")
-        self._held, self._held_bytes = [], 0
-
-    async def commit(self) -> None:
-        """All of it counts."""
-        await self._pass_on()
-
-
-def _instant(microseconds: int, *, precise: bool) -> str:
-    at = _EPOCH + timedelta(microseconds=microseconds)
-    return at.strftime("%Y-%m-%d %H:%M:%S.%f+00" if precise else "%Y-%m-%d %H:%M:%S+00")
-
-
-def _place(placed: Placed) -> tuple[int, int]:
-    return int(placed.file.rpartition(".")[2]), placed.end

@@ -17,7 +17,6 @@ from tasks.commits import Entry
 from tasks.extractors.contract import Partition, Plan
 from tasks.run import Run
 
-
 _AT_ONCE = 32
 """A plan may have thousands of records."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -65,7 +66,8 @@ async def test_loading(lake: S3Destination, tmp_path: Path, monkeypatch: pytest.
 async def test_operations(lake: S3Destination, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lake
     monkeypatch.chdir(ROOT)
-    await (await Postgres.aload("shop")).asave("warehouse", overwrite=True)
+    shop: Any = await Postgres.aload("shop")
+    await shop.asave("warehouse", overwrite=True)
     typed_words = commands("docs/operations.md")
     # A first position is for a stream without a commit; all others look at one that has some.
     (begin,) = [words for words in typed_words if words[:2] == ["state", "begin"]]

@@ -51,7 +51,8 @@ class Folder:
         """The page's sections, with the places of this test's servers, and its streams of those names as deployments."""
         section = settings(page)
         for key, value in instead.items():
-            section, changed = re.subn(rf"(?m)^{key} = .*$", lambda _, line=f"{key} = {value}": line, section)
+            line = f"{key} = {value}".replace("\\", r"\\")
+            section, changed = re.subn(rf"(?m)^{key} = .*$", line, section)
             assert changed == 1, key
         if page != _LAKE:
             section += "\n[s3-destination:lake]\nbucket = acme-lake\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import shlex
 from collections.abc import Iterator
@@ -47,7 +49,7 @@ TESTED = {
     "docs/operations.md": "sh yaml",
     "docs/postgres.md": "sh ini yaml sql",
     "docs/rest.md": "sh ini yaml",
-    "docs/scaling.md": "",
+    "docs/scaling.md": "python text",
 }
 """By page the languages of its blocks, which `test_docs*.py` run or check. A new one needs a test, and then a word here."""
 
@@ -151,6 +153,20 @@ def test_links_lead_somewhere(page: str) -> None:
         assert list(ROOT.glob(named)), (page, named)
     for module in re.findall(r"`?python -m (benchmarks\.\w+)", text_of(page)):
         assert Path(ROOT, *module.split(".")).with_suffix(".py").exists(), (page, module)
+
+
+def test_the_estimate_is_computed() -> None:
+    """The code of the page prints what stands there, from figures that are those of the benchmarks' results."""
+    (code,), (told,) = blocks("docs/scaling.md", "python"), blocks("docs/scaling.md", "text")
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(compile(code.text, "docs/scaling.md", "exec"), {})
+    assert said.getvalue() == told.text
+    results = text_of("benchmarks/results/postgres.md")
+    ours = next(line for line in results.splitlines() if line.startswith("| **headrace** |")).split("|")
+    assert "626 MB of CSV" in results
+    assert (ours[2].strip(), ours[8].strip()) == ("4.21", "3.8")
+    assert "| client CPU inside the flow, own process | ≤ 2.5 s | 1.21 s |" in results
 
 
 def test_shell_lines_are_known() -> None:

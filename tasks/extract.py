@@ -170,12 +170,11 @@ class _Meter:
     async def done(self, rows: int) -> None:
         self._watcher.done(self._stream, self._partition, rows, self.size)
         if self._artifact is not None:
-            await self._publish(100.0)
+            await self._publish(100.0, f", {rows:,} rows: done")
 
-    async def _publish(self, percent: float) -> None:
+    async def _publish(self, percent: float, told: str = " so far") -> None:
+        description = f"{self._stream}, partition {self._partition.name}: {self.size / 1e6:,.1f} MB of CSV{told}"
         if self._artifact is None:
-            self._artifact = await acreate_progress_artifact(
-                progress=percent, description=f"{self._stream}, partition {self._partition.name}"
-            )
+            self._artifact = await acreate_progress_artifact(progress=percent, description=description)
         else:
-            await aupdate_progress_artifact(self._artifact, progress=percent)
+            await aupdate_progress_artifact(self._artifact, progress=percent, description=description)

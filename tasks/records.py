@@ -6,6 +6,7 @@ one finds again, and makes a client of its own for every record.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -15,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from tasks.commits import Entry
 from tasks.extractors.contract import Partition, Plan
 from tasks.run import Run
+
+_AT_ONCE = 32
+"""A plan may have thousands of records."""
 
 
 class Record(BaseModel):
@@ -52,12 +56,19 @@ async def keep(run: Run, plan: Plan, partition: Partition, record: Record) -> No
 
 async def forget(run: Run, plan: Plan) -> None:
     """Remove the records of a plan that is committed."""
-    try:
-        for partition in plan.partitions:
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def remove(partition: Partition) -> None:
+        async with slots:
             await run.client.delete_object(**_where(run, plan, partition))
-    except (ClientError, BotoCoreError, OSError) as error:
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for partition in plan.partitions:
+                group.create_task(remove(partition))
+    except* (ClientError, BotoCoreError, OSError) as error:
         # The commit stands; sweep removes what is left.
-        get_logger("headrace.records").info("records of the plan are left for sweep: %s", error)
+        get_logger("headrace.records").info("records of the plan are left for sweep: %s", error.exceptions[0])
 
 
 def _where(run: Run, plan: Plan, partition: Partition) -> dict[str, Any]:

@@ -57,7 +57,8 @@ _TABLES = (
 
 def typed() -> list[str]:
     """The commands of the README's blocks about a person's own database, without their comments."""
-    part = (ROOT / "README.md").read_text().partition("## Your own database and bucket\n")[2].partition("\n## ")[0]
+    begin, end = "## Your own database and bucket", "\n## What a stream is"
+    part = (ROOT / "README.md").read_text().partition(begin)[2].partition(end)[0]
     lines = [
         line for text in re.findall(r"^```sh\n(.*?)^```$", part, re.MULTILINE | re.DOTALL) for line in text.splitlines()
     ]
@@ -156,17 +157,14 @@ async def fill(database: PostgresServer, shop: MySQLServer) -> None:
 
 def walk(person: Person, filled_in: str) -> None:
     """The README's lines, then each deployment once, then the loads."""
+    (person.clone / "pipeline.conf").write_text(filled_in)
+    (person.clone / "pipeline.conf").chmod(0o600)
     for line in typed():
         match shlex.split(line):
-            case ["$EDITOR", *_]:
-                continue
             case ["make", *_] if person.venv.exists():
                 continue
             case ["make", target, *_]:
                 person.type(f"make {target}")
-            case ["cp", *_]:
-                person.type(line)
-                (person.clone / "pipeline.conf").write_text(filled_in)
             case ["prefect", "worker", "start", *_]:
                 person.leave_running(line)
             case ["prefect", "server", "start", *_]:

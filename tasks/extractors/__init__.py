@@ -1,8 +1,8 @@
-"""The kinds of source a stream can have. A new one is a module here, and a line in `KINDS`."""
+"""The kinds of source a stream can have. A new one is a module here, and a line in `_KINDS` and in `AnySource`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import Discriminator, Tag
 
@@ -63,15 +63,7 @@ AnySource = Annotated[
     AsTabs(),
 ]
 
-_MODELS: dict[str, type[Source]] = {
-    "postgres-table": PostgresTable,
-    "postgres-query": PostgresQuery,
-    "mysql-table": MySQLTable,
-    "mysql-query": MySQLQuery,
-    "mysql-changes": MySQLChanges,
-    "mongodb-collection": MongoDBCollection,
-    "rest-endpoint": RestEndpoint,
-    "kafka-topics": KafkaTopics,
-}
+# By tag, as the union above has them.
+_MODELS: dict[str, type[Source]] = {tag.tag: model for model, tag in map(get_args, get_args(get_args(AnySource)[0]))}
 
 __all__ = ["AnySource", "Source"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -21,20 +20,11 @@ from blocks.references import reveal
 from blocks.rest import RestApi
 from blocks.s3 import S3Destination
 from tests.blocks.conftest import aws_server, secrets_manager
+from tests.flows.pages import blocks, commands, lines
 from tests.flows.test_cli import headrace
 from tests.flows.test_deployments import ROOT, lake, prefect
 
 __all__ = ["aws_server", "lake", "secrets_manager"]  # lake: the shop that prefect.yaml names
-
-
-def blocks(page: str) -> list[tuple[str, str]]:
-    """The language and the text of each block."""
-    return re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "docs" / page).read_text(), re.MULTILINE | re.DOTALL)
-
-
-def commands(page: str) -> list[list[str]]:
-    lines = [line for language, text in blocks(page) if language == "sh" for line in text.splitlines()]
-    return [shlex.split(line)[1:] for line in lines if line.startswith("headrace ")]
 
 
 async def typed(words: list[str]) -> str:
@@ -48,7 +38,7 @@ async def test_loading(lake: S3Destination, tmp_path: Path, monkeypatch: pytest.
     assert lake
     monkeypatch.chdir(ROOT)
     warehouse = tmp_path / "warehouse.duckdb"
-    typed_words = commands("loading.md")
+    typed_words = commands("docs/loading.md")
     assert [words[0] for words in typed_words][:2] == ["run", "run"]
     said = [await typed(words) for words in typed_words]
     assert all(
@@ -56,7 +46,8 @@ async def test_loading(lake: S3Destination, tmp_path: Path, monkeypatch: pytest.
         for words, text in zip(typed_words, said, strict=True)
         if words[0] == "load-sql"
     )
-    for language, text in blocks("loading.md"):
+    for block in blocks("docs/loading.md"):
+        language, text = block.language, block.text
         match language:
             case "sql":
                 with duckdb.connect(warehouse) as connection:
@@ -85,9 +76,9 @@ async def test_secrets_kept_elsewhere(
     secrets_manager.create_secret(Name="prod/shop", SecretString='{"username": "reader", "password": "from-aws"}')
     monkeypatch.setenv("SHOP_PASSWORD", "from-env")
     await Secret(value="from-block").asave("shop-token", overwrite=True)
-    (text,) = [text for language, text in blocks("operations.md") if language == "ini"]
+    (block,) = blocks("docs/operations.md", "ini")
     file = tmp_path / "pipeline.conf"
-    file.write_text(text)
+    file.write_text(block.text)
     file.chmod(0o644)
     assert [change.action for change in await asyncio.to_thread(configure, file)] == ["created"] * 3
     postgres: Postgres = await Postgres.aload("orders-db")
@@ -102,15 +93,17 @@ async def test_secrets_kept_elsewhere(
 async def test_operations(lake: S3Destination, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lake
     monkeypatch.chdir(ROOT)
-    await typed(["run", "orders"])
-    for words in commands("operations.md"):
-        await typed(words)
-    (made_by,) = [
-        line
-        for _, text in blocks("operations.md")
-        for line in text.splitlines()
-        if line.startswith("prefect automation")
-    ]
+    shop: Any = await Postgres.aload("shop")
+    await shop.asave("warehouse", overwrite=True)
+    typed_words = commands("docs/operations.md")
+    # A first position is for a stream without a commit; all others look at one that has some.
+    (begin,) = [words for words in typed_words if words[:2] == ["state", "begin"]]
+    assert "updated_at" in await typed(begin)
+    await typed(["run", "orders", "-p", "mode=full"])
+    for words in typed_words:
+        if words != begin:
+            await typed(words)
+    (made_by,) = [line for line in lines("docs/operations.md", "prefect") if line.startswith("prefect automation")]
     await prefect(*shlex.split(made_by)[1:])
     async with get_client() as client:
         (made,) = await client.read_automations_by_name("headrace: lost runs")

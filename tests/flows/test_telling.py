@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
 from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterType, FlowRunFilter, FlowRunFilterName
 from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
 
 from blocks.s3 import S3Destination
@@ -53,6 +54,27 @@ async def test_the_commit_tells_how_it_went(shop: Shop) -> None:
     assert (
         S3Destination(bucket="b", prefix="p").page("p/s") == "https://console.aws.amazon.com/s3/buckets/b?prefix=p/s/"
     )
+
+
+async def test_a_partition_tells_how_far_it_is(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its progress artifact ends at 100 with what was read; a run of a few seconds has none."""
+    await shop.run("full", partitions=2)
+    assert await progress_of(shop) == []
+    monkeypatch.setattr("tasks.extract._ARTIFACT_SECONDS", 0)
+    await shop.run("full", partitions=2)
+    told = await progress_of(shop)
+    assert [percent for _, percent in told] == [100.0, 100.0]
+    assert [re.sub(r"[\d.,]+ (?=MB|rows)", "# ", description) for description, _ in told] == [
+        f"{shop.name}, partition 0000{number}: # MB of CSV, # rows: done" for number in (1, 2)
+    ]
+
+
+async def progress_of(shop: Shop) -> list[tuple[str, float]]:
+    """Description and percentage of the progress artifacts of the stream's runs."""
+    async with get_client() as client:
+        found = await client.read_artifacts(artifact_filter=ArtifactFilter(type=ArtifactFilterType(any_=["progress"])))
+    told = [(str(one.description), float(str(one.data))) for one in found]
+    return sorted(each for each in told if each[0].startswith(f"{shop.name},"))
 
 
 async def test_a_failure_is_an_event(shop: Shop) -> None:

@@ -52,7 +52,7 @@ _TEXTS = {
     "mac": "08:00:2b:01:02:03", "bt": "101", "vb": "1101", "b1": "1", "pt": '"(1.5,2.5)"', "rng": '"[1,10)"',
     "hs": '"{""a"": ""1"", ""b"": null}"', "en": "happy", "dom": "5", "ls": "", "oid_": "42",
 }  # fmt: skip
-"""What a SELECT of them gives (with the settings of the README)."""
+"""What a SELECT of them gives (with the settings of the docs)."""
 
 _MYSQL = {
     "id": "int", "ti": "tinyint", "ti1": "tinyint(1)", "bo": "tinyint(1)", "si": "smallint", "mi": "mediumint", "i": "int",

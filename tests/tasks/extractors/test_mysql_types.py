@@ -142,7 +142,7 @@ def _parsed(data: bytes) -> list[list[str]]:
 
 
 async def test_each_type_has_its_text(all_types: MySQLServer) -> None:
-    """Every type is written as the table of the README says, whatever the server's settings are."""
+    """Every type is written as the table of its page says, whatever the server's settings are."""
     values = values_of(all_types)
     row, nulls = _parsed(await _csv(_table(all_types)))
     wrong = {kind: (text, got) for (kind, _, text), got in zip(values, row[1:], strict=True) if text != got}

@@ -124,7 +124,7 @@ async def _csv(server: PostgresServer, dialect: CsvDialect | None = None) -> byt
 
 
 async def test_each_type_has_its_text(all_types: PostgresServer) -> None:
-    """Every type is written as the table of the README says, whatever the session defaults of the database are."""
+    """Every type is written as the table of its page says, whatever the session defaults of the database are."""
     values, nulls = csv.reader(io.StringIO((await _csv(all_types)).decode(), newline=""))
     wrong = {kind: (text, got) for (kind, _, text, _), got in zip(VALUES, values[1:], strict=True) if text != got}
     assert not wrong

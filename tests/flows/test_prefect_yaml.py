@@ -18,8 +18,8 @@ from prefect.client.orchestration import PrefectClient
 
 from blocks.pipeline_conf import configure
 from flows.deployments import read
+from tests.flows.pages import blocks
 from tests.flows.test_deployments import DEPLOYMENTS, ROOT, client, prefect
-from tests.flows.test_docs import blocks
 from tests.flows.test_kills import SOAK
 
 __all__ = ["client"]
@@ -66,7 +66,7 @@ async def test_pools_of_containers(prefect_api: str, client: PrefectClient, tmp_
     """What the page puts into prefect.yaml is taken by a pool of that type, and reaches every deployment that names it."""
     assert prefect_api
     pool = f"containers-{secrets.token_hex(4)}"
-    (shown,) = [text for language, text in blocks("operations.md") if language == "yaml" and "&pool" in text]
+    (shown,) = [block.text for block in blocks("docs/operations.md", "yaml") if "&pool" in block.text]
     assert "prefect work-pool create containers --type kubernetes" in section("In containers")
     await prefect("work-pool", "create", pool, "--type", kind)
     indented = shown.replace("containers", pool).replace("\n", "\n    ").rstrip()

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from tests.flows.cdc import DebeziumShop
+from tests.flows.cdc_mysql import TwoWaysShop
 from tests.flows.changes import ChangesShop
 from tests.flows.shops import MongoShop, MySQLShop, Shop
 from tests.servers.connect import ConnectServer
@@ -75,3 +76,19 @@ async def cdc_shop(
     await made.create()
     yield made
     await made.stop_capturing()
+
+
+@pytest.fixture
+async def two_ways_shop(
+    mysql_server: MySQLServer, kafka_server: KafkaServer, connect_server: ConnectServer, s3_server: S3Server, bucket: str,
+    prefect_api: str,
+) -> AsyncIterator[TwoWaysShop]:  # fmt: skip
+    """Three empty tables on MySQL, a Kafka Connect worker with Debezium, and an empty bucket."""
+    assert prefect_api
+    database = await mysql_server.create_database()
+    server: Any = database
+    made = TwoWaysShop(server, s3_server, bucket, {"compression": "none"}, kafka=kafka_server, connect=connect_server)
+    await made.create()
+    yield made
+    await made.stop_capturing()
+    await database.drop()

@@ -95,7 +95,7 @@ _OF_FLAVOUR: dict[bool, list[tuple[str, str, str]]] = {
 }
 
 # Modes and zones that would change texts, and the one that lets such dates in.
-_HOSTILE = "SET SESSION sql_mode = 'ALLOW_INVALID_DATES', time_zone = '+05:30'"
+HOSTILE = "SET SESSION sql_mode = 'ALLOW_INVALID_DATES', time_zone = '+05:30'"
 
 
 def values_of(server: MySQLServer) -> list[tuple[str, str, str]]:
@@ -113,7 +113,7 @@ async def all_types(mysql_database: MySQLServer) -> MySQLServer:
     columns = ", ".join(f"c{n} {kind}" for n, (kind, *_) in enumerate(values))
     await mysql_database.execute(
         f"CREATE TABLE everything (id INT, {columns}) CHARACTER SET utf8mb4",
-        _HOSTILE,
+        HOSTILE,
         f"INSERT INTO everything VALUES (1, {', '.join(value for _, value, _ in values)})",
         "INSERT INTO everything (id) VALUES (2)",
     )

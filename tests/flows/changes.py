@@ -54,10 +54,10 @@ class ChangesShop(MySQLShop):
             for row in sorted(rows, key=lambda row: row["_position"]):
                 yield row
 
-    async def tables(self) -> dict[str, list[Row]]:
+    async def tables(self, *others: str) -> dict[str, list[Row]]:
         """The tables as a full read brings them."""
         found = {}
-        for name in ("orders", "items"):
+        for name in ("orders", "items", *others):
             full = MySQLShop(self.server, self.s3, self.bucket, self.options)
             await full.run("full", block=cast("Any", block_of(self.mysql)), source={"table": name})
             found[name] = await full.committed_rows(await full.commits())

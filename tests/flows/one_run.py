@@ -18,11 +18,11 @@ from typing import Any
 async def _main(parameters: dict[str, Any]) -> None:
     from flows.extract import extract
     from flows.follow import follow
+    from tasks.telling import peak_memory
 
     flow: Any = follow if parameters.pop("flow", "extract") == "follow" else extract
     outcome: dict[str, Any] = await flow(**parameters)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-    sys.stdout.write(json.dumps({**outcome, "peak": peak}))
+    sys.stdout.write(json.dumps({**outcome, "peak": peak_memory()}))
 
 
 if __name__ == "__main__":

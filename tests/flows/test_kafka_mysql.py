@@ -164,7 +164,7 @@ def assert_the_same(shop: TwoWaysShop, name: str, ours: list[Row], theirs: list[
     for number, (row, other) in enumerate(zip(ours, theirs, strict=False)):
         assert expected(shop, name, row) == comparable(other), f"{name}, record {number}: {row} and {other}"
         if row["_op"] != "S":
-            assert is_the_time(row["_committed_at"], other["_committed_at"]), (
+            assert is_the_time(row["_op"], row["_committed_at"], other["_committed_at"]), (
                 f"{name}, record {number}: {row} and {other}"
             )
             as_exact += row["_committed_at"] == other["_committed_at"]
@@ -172,14 +172,13 @@ def assert_the_same(shop: TwoWaysShop, name: str, ours: list[Row], theirs: list[
     assert as_exact > len(ours) / 2
 
 
-def is_the_time(ours: str, theirs: str) -> bool:
+def is_the_time(op: str, ours: str, theirs: str) -> bool:
     """The same; or the second in which a statement began, which is what the connector knows right after it was started."""
     late = datetime.fromisoformat(ours) - datetime.fromisoformat(theirs)
-    # Of a table that was emptied the millisecond.
-    return (
-        ours[:23] + "000+00" == theirs
-        or ours == theirs
-        or (theirs.endswith(".000000+00") and timedelta(0) <= late < timedelta(seconds=60))
+    # Of a table that was emptied the millisecond in which the connector read of it, or in which the statement began.
+    near = abs(late) if op == "T" else late
+    return ours == theirs or (
+        (op == "T" or theirs.endswith(".000000+00")) and timedelta(0) <= near < timedelta(seconds=60)
     )
 
 

@@ -256,9 +256,10 @@ async def test_a_large_response_comes_in_pieces(rest_space: Space) -> None:
 
 LARGE = (2048 if SOAK else 200) * MIB
 READ_LARGE = """
-import asyncio, json, resource, sys
+import asyncio, json, sys
 from tasks.extractors.contract import ReadOptions
 from tasks.extractors.rest.source import RestEndpoint
+from tasks.telling import peak_memory
 from blocks.rest import RestApi
 
 async def main(url, size):
@@ -266,11 +267,11 @@ async def main(url, size):
                           pagination={"kind": "next", "value": "after.next"}, extra="json",
                           fields=[{"name": "id", "type": "integer", "key": True}, {"name": "note"}])
     async def write(data): pass
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     async with source.open(ReadOptions()) as extractor:
         plan = await extractor.plan(None)
         told = await extractor.read(plan, plan.partitions[0], write)
-    print(json.dumps({"rows": told.rows, "more": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10}))
+    print(json.dumps({"rows": told.rows, "more": peak_memory() - before}))
 
 asyncio.run(main(sys.argv[1], sys.argv[2]))
 """

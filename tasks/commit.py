@@ -100,9 +100,8 @@ async def _announce(run: Run, standing: Commit) -> None:
         resource={"prefect.resource.id": f"headrace.stream.{run.stream}", "prefect.resource.name": run.stream},
         payload={"commit": url, **standing.model_dump(mode="json", include=_PAYLOAD)},
     )
-    await acreate_table_artifact(
-        table=_table(standing), key=f"commit-{run.stream}", description=_summary(run, url, standing)
-    )
+    said = await asyncio.to_thread(_summary, run, url, standing)  # reads a file of the system's
+    await acreate_table_artifact(table=_table(standing), key=f"commit-{run.stream}", description=said)
 
 
 _PAYLOAD = {"stream", "sequence", "mode", "since", "until", "rows", "bytes", "behind"}

@@ -81,7 +81,7 @@ class S3Destination(SchemaOnce, Block):
     _block_type_name = "S3 Destination"
     _block_type_slug = "s3-destination"
     # A plain string serves; the base class declares a URL type.
-    _logo_url = "https://cdn.sanity.io/images/3ugk85nk/production/d74b16fe84ce626345adf235a47008fea2869a60-225x225.png"  # type: ignore[assignment]
+    _logo_url = "https://cdn.sanity.io/images/3ugk85nk/production/d74b16fe84ce626345adf235a47008fea2869a60-225x225.png"  # type: ignore[assignment]  # a plain string serves
     _description = "A bucket and a folder that streams are extracted to as CSV objects, and how to write them."
     _code_example = """```python
 from blocks.s3 import S3Destination

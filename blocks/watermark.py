@@ -26,7 +26,7 @@ class Watermark(SchemaOnce, Block):
     _block_type_name = "Watermark"
     _block_type_slug = "watermark"
     # A plain string serves; the base class declares a URL type.
-    _logo_url = "https://cdn.jsdelivr.net/npm/@tabler/icons-png@3.31.0/icons/outline/ripple.png"  # type: ignore[assignment]
+    _logo_url = "https://cdn.jsdelivr.net/npm/@tabler/icons-png@3.31.0/icons/outline/ripple.png"  # type: ignore[assignment]  # a plain string serves
     _description = "How far a stream has come: written by its runs, here to be looked at."
     _code_example = """```python
 from blocks.watermark import Watermark

@@ -16,6 +16,9 @@ from tasks.extractors.kafka.planner import chosen
 from tasks.findings import Finding, Findings, greeting
 
 _SHORTEST_KEPT = 24 * 3600 * 1000
+_DECODED = 100
+"""Messages of a topic that are decoded, at least, if it has so many."""
+
 _LOOKED_AT = 20
 """Topics whose settings and messages are looked at."""
 
@@ -85,8 +88,11 @@ def _decoded(source: Any, options: ReadOptions, place: Place, start: int, end: i
         return [Finding("ok", f"source: {place[0]} is empty")]
     reader = Reader(source.connection, *place, start, end)
     try:
-        messages = reader.batch()
-        made = source.maker(options.dialect)(None)(messages)
+        decode, made, count = source.maker(options.dialect)(None), [], 0
+        while count < _DECODED and not reader.has_ended:  # however few come at once
+            messages = reader.batch()
+            made += decode(messages)
+            count += len(messages)
     except SnapshotLost:
         return []  # of messages that retention has just removed nothing can be said
     except ConfigurationError as error:
@@ -95,7 +101,7 @@ def _decoded(source: Any, options: ReadOptions, place: Place, start: int, end: i
     finally:
         reader.close()
     tables = sorted({output.table for output, _ in made})
-    text = f"{place[0]} can be read; its first messages are {source.format}: {_listed(tables) or 'no row'}"
+    text = f"{place[0]} can be read; {count} message(s) are {source.format}: {_listed(tables) or 'no row'}"
     return [Finding("ok", f"source: {text}")]
 
 

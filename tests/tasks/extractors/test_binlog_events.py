@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from blocks.s3 import CsvDialect
 from tasks.extractors.mysql.binlog.charsets import charset_of, utf8
 from tasks.extractors.mysql.binlog.columns import LogColumn, log_columns, verify
-from tasks.extractors.mysql.binlog.decoder import Decoder
+from tasks.extractors.mysql.binlog.decoder import Decoder, Head
 from tasks.extractors.mysql.binlog.images import FAILURES
 from tasks.extractors.mysql.binlog.json_text import json_text
 from tasks.extractors.mysql.binlog.table_map import TableMap, UndecodableError
@@ -308,6 +308,8 @@ async def test_an_unknown_type_and_a_wrong_event(mysql_database: MySQLServer) ->
         Decoder(table_map, [columns[0], replace(columns[1], charset="klingon")], CsvDialect())
     with pytest.raises(UndecodableError, match=r"\.t: 1 columns, and 2 in the log"):
         Decoder(table_map, columns[:1], CsvDialect())
+    with pytest.raises(ValueError, match="not for a CSV"):
+        Decoder(table_map, columns, CsvDialect()).records(event.kind, event.body, Head("a,b", ""))
     place = body.index(b"\x03\x0f")
     with pytest.raises(UndecodableError, match=r"\.t: .*type 200"):
         TableMap.parse(body.replace(b"\x03\x0f", b"\x03\xc8"), mysql_database.flavour)

@@ -6,6 +6,7 @@ https://dev.mysql.com/doc/dev/mysql-server/latest/classmysql_1_1binlog_1_1event_
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Collection, Iterable, Sequence
 from itertools import chain, repeat
@@ -39,6 +40,7 @@ ROW_EVENTS = frozenset({*_KINDS, PARTIAL_UPDATE})
 # 0.35 ms and some kilobytes for each; a table of many nullable columns has more patterns than are ever met twice.
 _MOST_FUNCTIONS = 512
 
+_SPECIAL = re.compile(r'[,"\r\n]').search
 _PLAIN_CHARACTERS = frozenset("0123456789+-.:e ")
 
 
@@ -107,6 +109,8 @@ class Decoder:
         they have the column's default, which is not in the log. In a deletion followed by the insertion of the row under
         another key, the insertion has what the row had before.
         """
+        if _SPECIAL(head.committed_at) or _SPECIAL(head.position):
+            raise ValueError(f"not for a CSV without quotes: {head}")
         try:
             event = self._taken_apart(kind, body)
         except FAILURES as error:

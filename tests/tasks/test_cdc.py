@@ -13,17 +13,17 @@ import pytest
 from blocks.errors import ConfigurationError
 from blocks.kafka_connect import KafkaConnect
 from blocks.postgres import Postgres
-from tasks.cdc import capture
 from tasks.cdc.settings import slot_name
 from tasks.extractors.kafka.source import KafkaTopics
 from tests.servers.connect import ConnectServer
 from tests.servers.kafka import KafkaServer
 from tests.servers.postgres import PostgresServer, connected
+from tests.tasks.cdc import Commands
 from tests.tasks.extractors.kafka import block_of, run
 
 
 @dataclass
-class Captured:
+class Captured(Commands):
     """A stream of two tables."""
 
     database: PostgresServer
@@ -54,15 +54,6 @@ class Captured:
     async def fetch(self, query: str) -> list[Any]:
         async with connected(self.database) as connection:
             return [row[0] for row in await connection.fetch(query)]
-
-    async def enable(self, source: KafkaTopics) -> list[str]:
-        return [line async for line in capture.enable(self.name, source)]
-
-    async def status(self, source: KafkaTopics) -> list[str]:
-        return [f"{finding.level}: {finding.text}" async for finding in capture.status(self.name, source)]
-
-    async def disable(self, source: KafkaTopics) -> list[str]:
-        return [line async for line in capture.disable(self.name, source)]
 
 
 @pytest.fixture

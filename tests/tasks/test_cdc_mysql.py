@@ -13,12 +13,12 @@ import pytest
 from blocks.errors import ConfigurationError
 from blocks.kafka_connect import KafkaConnect
 from blocks.mongodb import MongoDB
-from tasks.cdc import capture
 from tasks.cdc.settings import history_topic
 from tasks.extractors.kafka.source import KafkaTopics
 from tests.servers.connect import ConnectServer
 from tests.servers.kafka import PASSWORD, USER, KafkaServer
 from tests.servers.mysql import MySQLServer
+from tests.tasks.cdc import Commands
 from tests.tasks.extractors.kafka import Row, block_of, run, secured_block_of
 from tests.tasks.extractors.test_mysql import block_of as mysql_block_of
 
@@ -27,7 +27,7 @@ GRANTS = ("SELECT ON {database}.*", "RELOAD, REPLICATION SLAVE, REPLICATION CLIE
 
 
 @dataclass
-class Captured:
+class Captured(Commands):
     """A stream of tables of one database."""
 
     database: MySQLServer
@@ -48,15 +48,6 @@ class Captured:
             debezium={"tables": named},
             capture=told,
         )
-
-    async def enable(self, source: KafkaTopics) -> list[str]:
-        return [line async for line in capture.enable(self.name, source)]
-
-    async def status(self, source: KafkaTopics) -> list[str]:
-        return [f"{finding.level}: {finding.text}" async for finding in capture.status(self.name, source)]
-
-    async def disable(self, source: KafkaTopics) -> list[str]:
-        return [line async for line in capture.disable(self.name, source)]
 
     async def rows(self, source: KafkaTopics, count: int) -> dict[str, list[Row]]:
         """All records by table, once there are so many."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +16,7 @@ from blocks.errors import ConfigurationError
 from flows.extract import extract
 from tests.flows.shops import MySQLShop, Shop
 from tests.flows.test_pool import Gate, gate
-from tests.servers.faults import FaultProxy
+from tests.servers.faults import FaultProxy, Reset, s3_error
 from tests.servers.postgres import children_of
 
 __all__ = ["gate"]
@@ -26,22 +29,19 @@ async def spread(shop: Shop, faults: FaultProxy, **changes: Any) -> dict[str, An
     return outcome
 
 
-def processes() -> list[int]:
+def processes(run: int = 0) -> list[int]:
     """Those of the run."""
-    return [pid for pid in children_of(os.getpid()) if b"flows.child" in command_of(pid)]
+    return [pid for pid in children_of(run or os.getpid()) if b"flows.child" in command_of(pid)]
 
 
 def command_of(pid: int) -> bytes:
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read()
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
     except FileNotFoundError:
         return b""
 
 
-async def test_partitions_come_from_processes_under_one_snapshot(
-    shop: Shop, s3_faults: FaultProxy, gate: Gate
-) -> None:
+async def test_partitions_come_from_processes_under_one_snapshot(shop: Shop, s3_faults: FaultProxy, gate: Gate) -> None:
     """Rows that change while the processes read are not seen by any; of four partitions each comes once."""
     before = await shop.ids()
     running = asyncio.create_task(spread(shop, s3_faults))
@@ -79,15 +79,37 @@ async def test_a_cancel_ends_the_processes(shop: Shop, s3_faults: FaultProxy, ga
     assert await shop.leftovers() == []
 
 
-async def test_errors_of_a_process_are_those_of_the_run(shop: Shop) -> None:
-    """What a person has to mend is told as if the run itself had met it."""
-    parameters = await shop.save()
+async def test_errors_of_a_process_are_those_of_the_run(shop: Shop, s3_faults: FaultProxy) -> None:
+    """What a person has to mend is told as if the run itself had met it; what may pass is tried again."""
+    s3_faults.before(s3_error(403, "AccessDenied"), method="PUT", path="/data/", times=None)
+    with pytest.raises(
+        ConfigurationError, match=f"stream {shop.name}: access to s3://.* is denied; .* need s3:PutObject"
+    ):
+        await spread(shop, s3_faults)
+    s3_faults.clear()
+    s3_faults.before(Reset(), method="PUT", path="/data/", times=2)
+    assert (await spread(shop, s3_faults))["committed"]
+    await shop.assert_sound("full")
+
+
+async def test_the_processes_of_a_run_that_is_killed_are_gone(shop: Shop, s3_faults: FaultProxy, gate: Gate) -> None:
+    """They see its end and stop; the next run takes up the plan, and what it has no record of comes again."""
+    parameters = await shop.save(shop.destination(s3_faults.endpoint))
     parameters["source"] |= {"cursor": "id"}
-    assert (await extract(**parameters, mode="incremental", processes=2))["committed"]
-    await shop.add(10)
-    await shop.execute("ALTER TABLE things ALTER COLUMN payload TYPE bytea USING payload::bytea")
-    outcome = await extract(**parameters, mode="incremental", processes=2)
-    assert outcome["rows"] == 10
+    parameters |= {"mode": "incremental", "partitions": 4, "processes": 3}
+    run = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.flows.one_run", json.dumps(parameters), stdout=asyncio.subprocess.DEVNULL
+    )
+    await gate.reached(3, asyncio.create_task(run.wait()))
+    started = processes(run.pid)
+    assert len(started) == 3
+    run.kill()
+    async with asyncio.timeout(20):
+        while any(map(command_of, started)):
+            await asyncio.sleep(0.1)
+    gate.opened.set()
+    assert (await extract(**parameters))["committed"]
+    await shop.assert_sound("incremental")
 
 
 async def test_where_processes_do_not_help_is_told(shop: Shop, mysql_shop: MySQLShop) -> None:

@@ -38,7 +38,7 @@ async def read(server: MySQLServer, limits: Limits, start: str) -> tuple[list[st
             plan = await extractor.plan(since)
             if not plan.partitions:
                 return ids, runs
-            since = await extractor.capture(plan, plan.partitions[0], emit)
+            since = extractor.reached(plan, [await extractor.capture(plan, plan.partitions[0], emit)])
             runs += 1
 
 

@@ -41,6 +41,7 @@ from benchmarks.process import Usage
 
 HERE = Path(__file__).resolve().parent
 IDLE, OURS, TWO = "Prefect, idle", "headrace", "headrace, 2 partitions"
+PROCESSES = "headrace, 2 processes"
 GZIP, ZSTD = "headrace, gzip", "headrace, zstd"
 DLT, INGESTR, SLING, BOOK = "dlt + ConnectorX", "ingestr", "sling", "by the book"
 

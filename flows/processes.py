@@ -78,10 +78,10 @@ class _Child:
         ours, theirs = socket.socketpair()
         with theirs:
             path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
-            # In a session of its own: Ctrl-C is for the run, which then stops its processes.
+            # In a group of its own: Ctrl-C is for the run, which then stops its processes.
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "flows.child", str(theirs.fileno()), pass_fds=[theirs.fileno()],
-                start_new_session=True, env={**os.environ, "PYTHONPATH": path},
+                process_group=0, env={**os.environ, "PYTHONPATH": path},
             )  # fmt: skip
         reader, writer = await asyncio.open_connection(sock=ours)
         child = cls(process, reader, writer)

@@ -65,6 +65,11 @@ def _ascend(sources: Sequence[Source]) -> bool:
         comma = texts[0].find(",")
         if comma < 1 or set(map(str.find, texts, repeat(","))) != {comma}:
             return False
+        first, last = texts[0], texts[-1]
+        whole = first.endswith(f',"{sources[0].lsn}"]') and last.endswith(f',"{sources[-1].lsn}"]')
+        if whole and first[1] == last[1] and len(set(map(len, texts))) == 1:
+            # All numbers in them are of one width, so they compare as those do; null sorts behind any number.
+            return all(map(lt, texts, islice(texts, 1, None)))
         # Of one width: they compare as the numbers in them do. "null" is compared with itself alone.
         before = [text[:comma] for text in texts]
         if before[-1] == "[null" != before[0]:

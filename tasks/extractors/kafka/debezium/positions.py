@@ -57,7 +57,7 @@ def source_order(source: Source, op: str) -> Place | None:
     return None
 
 
-def _ascend(sources: Sequence[Source]) -> bool:
+def ascend(sources: Sequence[Source]) -> bool:
     """Whether each stands behind the one before, as far as that can be told without taking all places apart."""
     places: Any
     if sources[0].sequence is not None:
@@ -124,7 +124,7 @@ class Deduplicator:
         if "r" in ops:
             return all_same(ops)  # rows of a snapshot have no place
         seen = self._seen.get((stretch.batch.topic, stretch.batch.partition, sources[0].name))
-        if seen is None or not all_same([source.name for source in sources]) or not _ascend(sources):
+        if seen is None or not all_same([source.name for source in sources]) or not ascend(sources):
             return False
         first, last = source_order(sources[0], ops[0]), source_order(sources[-1], ops[-1])
         if first is None or last is None or first <= seen.last:

@@ -84,6 +84,7 @@ class Options:
     rounds: int
     only: list[str]
     loop: str
+    partitions: int
     results: Path | None
 
 
@@ -103,10 +104,11 @@ class Contest:
     rows: int = orders.ROWS
     """Of a full run."""
     data: str = "`orders`"
+    columns: int = 12
 
     def folder(self, options: Options) -> Path | None:
         """Where the table and the plot go, if anywhere."""
-        complete = not options.only and options.rows == self.rows
+        complete = not options.only and options.rows == self.rows and options.partitions == 1
         return options.results or (HERE / "results" if complete else None)
 
 
@@ -341,6 +343,7 @@ def options_of(contest: Contest) -> Options:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", action="append", default=[], help="contenders whose name holds this; may be repeated")
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio", help="event loop of headrace")
+    parser.add_argument("--partitions", type=int, default=1, help="kafka: how many the topic has")
     parser.add_argument("--results", type=Path, help="folder for the table and the plot")
     return Options(**vars(parser.parse_args()))
 
@@ -359,7 +362,7 @@ def measured(contest: Contest, options: Options) -> Report:
         size = line_up.bench.csv_bytes
         return Report(
             title=contest.title,
-            introduction=f"{contest.data}: {options.rows:,} rows of 12 columns, {size / 1e6:,.0f} MB of CSV.",
+            introduction=f"{contest.data}: {options.rows:,} rows of {contest.columns} columns, {size / 1e6:,.0f} MB of CSV.",
             rows=options.rows,
             csv_bytes=size,
             results=results,

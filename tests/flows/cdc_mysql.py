@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from blocks.kafka_connect import KafkaConnect
-from flows.extract import extract
 from tasks.cdc import capture
 from tasks.extractors.kafka.source import KafkaTopics
+from tests.flows.cdc import run_until_come
 from tests.flows.changes import ChangesShop
 from tests.servers.connect import ConnectServer
 from tests.servers.kafka import KafkaServer
@@ -94,14 +94,5 @@ class TwoWaysShop(ChangesShop):
             f"INSERT INTO items (order_id, number) VALUES (-{last}, 1)",
             f"INSERT INTO everything (id) VALUES (-{last})",
         )
-        missing, looked_at = set(KEYS), len(await self.through_kafka.commits())
         async with asyncio.timeout(seconds):
-            while missing:
-                await extract(**theirs)
-                commits = (await self.through_kafka.commits())[looked_at:]
-                looked_at += len(commits)
-                for entry, rows in await self.committed_files(commits):
-                    table = entry.table.rpartition(".")[2]
-                    if any(row[KEYS[table][0]] == f"-{last}" for row in rows):
-                        missing.discard(table)
-                await asyncio.sleep(0.5 * bool(missing))
+            await run_until_come(self.through_kafka, theirs, KEYS, last)

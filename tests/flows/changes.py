@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from blocks.mysql import MySQL
-from tests.flows.shops import MySQLShop
+from tests.flows.shops import MySQLShop, Row
 from tests.tasks.extractors.test_mysql import block_of
-
-Row = dict[str, str]
 
 META = ("_op", "_committed_at", "_position", "_unchanged")
 
@@ -36,15 +34,6 @@ class ChangesShop(MySQLShop):
         parameters = await super().save(*arguments, **named)
         parameters["source"].pop("table", None)
         return parameters
-
-    async def changes(self) -> dict[str, list[Row]]:
-        """All committed records of each table, in the order of their positions."""
-        found: dict[str, list[Row]] = {}
-        for entry, rows in await self.committed_files(await self.commits()):
-            found.setdefault(entry.table.split(".")[1], []).extend(rows)
-        for rows in found.values():
-            rows.sort(key=lambda row: row["_position"])
-        return found
 
     async def records(self, table: str) -> AsyncIterator[Row]:
         """All committed records of a table as a loader takes them: commit after commit, in the order of positions."""

@@ -32,6 +32,8 @@ from tests.windows import Execute
 
 ROWS = 3_000
 
+Row = dict[str, str]
+
 
 @dataclass
 class Shop:
@@ -123,11 +125,11 @@ class Shop:
             log = CommitLog(client, self.destination(), stream or self.name)
             return [found for number in await log.after(0) if (found := await log.read(number)) is not None]
 
-    async def committed_rows(self, commits: list[Commit]) -> list[dict[str, str]]:
+    async def committed_rows(self, commits: list[Commit]) -> list[Row]:
         """All rows of the files these commits list, by column."""
         return [row for _, rows in await self.committed_files(commits) for row in rows]
 
-    async def committed_files(self, commits: list[Commit]) -> list[tuple[Entry, list[dict[str, str]]]]:
+    async def committed_files(self, commits: list[Commit]) -> list[tuple[Entry, list[Row]]]:
         """Each file these commits list, and its rows by column."""
         found = []
         async with self.destination().client() as client:
@@ -138,6 +140,15 @@ class Shop:
                 rows = list(csv.DictReader(io.StringIO(text.decode(), newline="")))
                 assert len(rows) == entry.rows
                 found.append((entry, rows))
+        return found
+
+    async def changes(self) -> dict[str, list[Row]]:
+        """All committed records of each table, in the order of their positions."""
+        found: dict[str, list[Row]] = {}
+        for entry, rows in await self.committed_files(await self.commits()):
+            found.setdefault(entry.table.split(".")[1], []).extend(rows)
+        for rows in found.values():
+            rows.sort(key=lambda row: row["_position"])
         return found
 
     async def committed_ids(self, commits: list[Commit] | None = None) -> list[int]:

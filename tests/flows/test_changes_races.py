@@ -17,8 +17,10 @@ import aiomysql
 import pytest
 
 from flows.extract import extract
-from tests.flows.changes import META, ChangesShop, Row, assert_replays
+from tests.flows.changes import META, ChangesShop, assert_replays
+from tests.flows.shops import Row
 from tests.flows.test_kills import STEPS, kill_at
+from tests.flows.writers import while_they_write
 from tests.servers.faults import FaultProxy, TcpProxy
 from tests.servers.mysql import connected
 from tests.tasks.extractors.test_mysql import block_of
@@ -183,14 +185,7 @@ async def beside_writers(shop: ChangesShop, work: Awaitable[T], pause: float) ->
     """
     writers = [Writer(shop, number * IDS, pause=pause) for number in range(1, 5)]
     try:
-        async with asyncio.TaskGroup() as group:
-            for writer in writers:
-                group.create_task(writer.write())
-            try:
-                return await work, writers
-            finally:
-                for writer in writers:
-                    writer.stopping = True
+        return await while_they_write(writers, work), writers
     finally:
         async with connected(shop.mysql) as connection, connection.cursor() as cursor:
             for writer in writers:

@@ -18,6 +18,7 @@ import pytest
 
 from flows.extract import extract
 from tests.flows.changes import META, ChangesShop, Row, assert_replays
+from tests.flows.shops import save_block
 from tests.flows.test_kills import STEPS, kill_at
 from tests.servers.faults import FaultProxy, TcpProxy
 from tests.servers.mysql import connected
@@ -236,7 +237,7 @@ async def disturb(shop: ChangesShop, run: int) -> None:
 
 async def killed(shop: ChangesShop, parameters: dict[str, Any], s3: FaultProxy, prefect: FaultProxy) -> None:
     """A run that is killed somewhere, if it comes that far."""
-    await shop.destination(s3.endpoint).asave(f"{shop.name}-faulty", overwrite=True)
+    await save_block(shop.destination(s3.endpoint), f"{shop.name}-faulty")
     step = random.choice([name for name in STEPS if name not in ("create", "part", "complete")])
     faulty = parameters | {"to": f"s3-destination/{shop.name}-faulty"}
     await kill_at(step, random.choice(["before", "after"]), 1, faulty, s3, prefect)

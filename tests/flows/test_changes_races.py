@@ -26,9 +26,9 @@ from tests.tasks.extractors.test_mysql import block_of
 from tests.windows import Execute
 
 SOAK = bool(os.environ.get("HEADRACE_SOAK"))
-RUNS = 90 if SOAK else 12
+RUNS = 90 if SOAK else 8
 KILLED_EVERY = 2 if SOAK else 4
-PAUSE = 0.15 if SOAK else 0.03
+PAUSE = 0.15 if SOAK else 0.1
 """Of a writer, at most: in a soak less is written at a time, for longer."""
 
 pytestmark = pytest.mark.timeout(7200 if SOAK else 900)

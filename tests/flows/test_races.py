@@ -28,9 +28,9 @@ from tests.servers.mongodb import database_of
 from tests.windows import Execute
 
 SOAK = bool(os.environ.get("HEADRACE_SOAK"))
-RUNS = 300 if SOAK else 20
+RUNS = 300 if SOAK else 8
 SLOW_RUNS = 100 if SOAK else 3
-KILLED_EVERY = 4 if SOAK else 7
+KILLED_EVERY = 4 if SOAK else 3
 
 # So many runs take minutes, and on a slow machine many.
 pytestmark = pytest.mark.timeout(7200 if SOAK else 1800)

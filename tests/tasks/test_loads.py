@@ -19,10 +19,10 @@ from blocks.duck import DuckDB
 from blocks.errors import PositionLost
 from blocks.s3 import CsvDialect
 from tasks.commits import Commit, Entry, EntryMeta
-from tasks.extract import header
 from tasks.extractors.contract import CHANGE_COLUMNS, Column
 from tasks.loads.loader import Loader, session_of
 from tasks.loads.targets import Naming
+from tasks.objects import header
 from tests.flows.loads import Objects
 from tests.servers.postgres import PostgresServer
 from tests.tasks.extractors.test_postgres import block_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -17,6 +18,8 @@ from tasks.run import Run, Work
 
 _ARTIFACT_SECONDS = 5.0
 """A partition that takes longer gets a progress artifact, brought up to date this often."""
+_ANSWER_SECONDS, _UNHEARD_SECONDS = 5.0, 60.0
+"""How long the server has for it, while the partition waits; how often it is tried after the server did not take it."""
 
 
 @task(name="extract", task_run_name="extract {run.stream} {partition.name}", persist_result=False, retries=RETRIES,
@@ -53,7 +56,8 @@ class _Meter:
         self._expected = (work.plan.estimated_bytes or 0) / max(1, len(work.plan.partitions))
         self._watcher = progress.watcher.get()
         self._artifact: Any = None
-        self._due = time.monotonic() + _ARTIFACT_SECONDS
+        self._every = _ARTIFACT_SECONDS
+        self._due = time.monotonic() + self._every
         self.size = 0
         self._watcher.advanced(self._stream, partition, 0)
 
@@ -62,7 +66,7 @@ class _Meter:
         self._watcher.advanced(self._stream, self._partition, self.size)
         if time.monotonic() >= self._due:
             await self._publish(min(99.0, 100 * self.size / self._expected) if self._expected else 0.0)
-            self._due = time.monotonic() + _ARTIFACT_SECONDS
+            self._due = time.monotonic() + self._every
 
     async def done(self, rows: int) -> None:
         self._watcher.done(self._stream, self._partition, rows, self.size)
@@ -71,7 +75,13 @@ class _Meter:
 
     async def _publish(self, percent: float, told: str = " so far") -> None:
         description = f"{self._stream}, partition {self._partition.name}: {self.size / 1e6:,.1f} MB of CSV{told}"
-        if self._artifact is None:
-            self._artifact = await acreate_progress_artifact(progress=percent, description=description)
-        else:
-            await aupdate_progress_artifact(self._artifact, progress=percent, description=description)
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                if self._artifact is None:
+                    self._artifact = await acreate_progress_artifact(progress=percent, description=description)
+                else:
+                    await aupdate_progress_artifact(self._artifact, progress=percent, description=description)
+        except Exception as error:  # whatever it is: what only tells of an extraction does not end it
+            if self._every != _UNHEARD_SECONDS:
+                get_run_logger().warning("its progress is not shown, Prefect's server did not take it: %r", error)
+            self._every = _UNHEARD_SECONDS

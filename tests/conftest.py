@@ -25,6 +25,8 @@ atexit.register(shutil.rmtree, _PREFECT.home, ignore_errors=True)
 for _name in [name for name in os.environ if name.startswith("PREFECT_")]:
     del os.environ[_name]
 os.environ.update(_PREFECT.environment)
+# Or each of the hundreds of processes that the tests start compiles the project anew, half a second of CPU.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 from contextlib import asynccontextmanager, contextmanager  # noqa: E402
 

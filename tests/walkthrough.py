@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import duckdb
 import httpx
 from websockets.asyncio.client import connect
 
@@ -42,6 +43,8 @@ ROOT = Path(__file__).parent.parent
 STREAMS = ("customers", "orders", "order-items", "products", "stock", "shop-changes")
 """Of the deployments those whose sources are here; and two more, by other flows."""
 OTHERS = ("extract-all/all", "sweep/lake")
+LOADED = ("customers", "orders", "order_items")
+SIZE = demo_shop.Size(customers=2_000, orders=60_000)
 
 _TABLES = (
     "CREATE TABLE products (id BIGINT PRIMARY KEY, name VARCHAR(80) NOT NULL, price DECIMAL(10,2) NOT NULL)",
@@ -125,6 +128,12 @@ class Person:
     def loads(self) -> list[dict[str, Any]]:
         return list(self.ask("flow_runs/filter", flows={"name": {"any_": ["load"]}}))
 
+    def show_terminals(self) -> None:
+        """What the server and the worker have said last: their files go with the scratch folder."""
+        for number, daemon in enumerate(self.started):
+            lines = daemon.log.read_text(errors="replace").splitlines()[-60:]
+            say("".join(f"    {number}: {line}\n" for line in lines))
+
     def leave(self) -> None:
         for daemon in reversed(self.started):
             daemon.stop(seconds=20)
@@ -146,7 +155,7 @@ async def fill(database: PostgresServer, shop: MySQLServer) -> None:
     """The shop that prefect.yaml names."""
     connection = await asyncpg.connect(database.dsn())
     try:
-        async for _ in demo_shop.fill(connection, demo_shop.Size(customers=2_000, orders=60_000)):
+        async for _ in demo_shop.fill(connection, SIZE):
             pass
     finally:
         await connection.close()
@@ -155,7 +164,30 @@ async def fill(database: PostgresServer, shop: MySQLServer) -> None:
             await cursor.execute(statement)
 
 
-def walk(person: Person, filled_in: str) -> None:
+async def sell(database: PostgresServer) -> None:
+    """The shop goes on: what the runs of the deployments find that is new."""
+    connection = await asyncpg.connect(database.dsn())
+    try:
+        await demo_shop.change(connection, SIZE)
+    finally:
+        await connection.close()
+
+
+async def rows(database: PostgresServer) -> dict[str, int]:
+    connection = await asyncpg.connect(database.dsn())
+    try:
+        return {table: await connection.fetchval(f"SELECT count(*) FROM {table}") for table in LOADED}
+    finally:
+        await connection.close()
+
+
+def rows_loaded(warehouse: Path) -> dict[str, int]:
+    with duckdb.connect(str(warehouse), read_only=True) as connection:
+        found = {table: connection.execute(f"SELECT count(*) FROM {table}").fetchone() for table in LOADED}
+    return {table: row[0] for table, row in found.items() if row}
+
+
+def walk(person: Person, filled_in: str, database: PostgresServer) -> None:
     """The README's lines, then each deployment once, then the loads."""
     (person.clone / "pipeline.conf").write_text(filled_in)
     (person.clone / "pipeline.conf").chmod(0o600)
@@ -172,12 +204,16 @@ def walk(person: Person, filled_in: str) -> None:
                 wait_until(lambda: _healthy(person), 120)
             case _:
                 person.type(line)
+    asyncio.run(sell(database))
     for name in (*(f"extract/{stream}" for stream in STREAMS), *OTHERS):
         said = person.type(f"prefect deployment run {name} --watch")
         if "Completed" not in said and "finished successfully" not in said:
             raise SystemExit(f"{name} did not complete")
-    wait_until(lambda: _all_loaded(person), 300)
+    _wait_for_loads(person, 300)
     say(f"{len(person.loads())} loads, started by commits, are completed")
+    there, loaded = asyncio.run(rows(database)), rows_loaded(person.clone.parent / "warehouse.duckdb")
+    if there != loaded:
+        raise SystemExit(f"the warehouse has {loaded}, the shop {there}")
 
 
 def _healthy(person: Person) -> bool:
@@ -188,14 +224,20 @@ def _healthy(person: Person) -> bool:
         return False
 
 
-def _all_loaded(person: Person) -> bool:
-    """Whether each stream that was run has a load, and all loads have completed."""
-    time.sleep(2)
-    loads = person.loads()
-    if failed := [run["name"] for run in loads if run["state_type"] in ("FAILED", "CRASHED", "CANCELLED")]:
-        raise SystemExit(f"loads failed: {', '.join(failed)}; see {person.home}")
-    loaded = {run["parameters"].get("stream") for run in loads}
-    return set(STREAMS) <= loaded and all(run["state_type"] == "COMPLETED" for run in loads)
+def _wait_for_loads(person: Person, seconds: float) -> None:
+    """Until each stream that was run has a load, and all loads have completed."""
+    ends = time.monotonic() + seconds
+    while True:
+        loads = person.loads()
+        if failed := [run["name"] for run in loads if run["state_type"] in ("FAILED", "CRASHED", "CANCELLED")]:
+            raise SystemExit(f"loads failed: {', '.join(failed)}")
+        waits = set(STREAMS) - {run["parameters"].get("stream") for run in loads}
+        waits |= {run["name"] for run in loads if run["state_type"] != "COMPLETED"}
+        if not waits:
+            return
+        if time.monotonic() > ends:
+            raise SystemExit(f"not loaded within {seconds:g} s: {', '.join(sorted(waits))}")
+        time.sleep(2)
 
 
 def pages(person: Person) -> dict[str, str]:
@@ -270,7 +312,7 @@ def main() -> None:
         person = Person(clone, folder / "prefect", asked.venv.absolute() if asked.venv else clone / ".venv")
         person.home.mkdir()
         try:
-            walk(person, configuration(database, shop, lake, bucket, folder))
+            walk(person, configuration(database, shop, lake, bucket, folder), database)
             if asked.screenshots:
                 shots = {name: f"{person.ui}/{path}" for name, path in pages(person).items()}
                 asyncio.run(take(shots, asked.screenshots, folder / "chromium"))
@@ -278,6 +320,9 @@ def main() -> None:
                 say(f"{person.ui} — Ctrl-C ends all of it")
                 while True:
                     time.sleep(1)
+        except BaseException:
+            person.show_terminals()
+            raise
         finally:
             person.leave()
 

@@ -11,7 +11,7 @@ from blocks.s3 import S3Destination
 from flows.extract import extract
 from tasks.cdc.settings import Capture, of_postgres, slot_name
 from tests.flows.changes import META
-from tests.flows.shops import Row, Shop
+from tests.flows.shops import Row, Shop, save_block
 from tests.servers.connect import ConnectServer
 from tests.servers.kafka import KafkaServer
 from tests.servers.postgres import connected
@@ -75,8 +75,8 @@ class DebeziumShop(Shop):
                 await asyncio.sleep(0.1)
 
     async def save(self, to: S3Destination | None = None, block: Any = None) -> dict[str, Any]:
-        await (to or self.destination()).asave(self.name, overwrite=True)
-        await (block or block_of(self.kafka, timeout=60)).asave(self.name, overwrite=True)
+        await save_block(to or self.destination(), self.name)
+        await save_block(block or block_of(self.kafka, timeout=60), self.name)
         source = {
             "connection": f"kafka/{self.name}",
             "topics": [f"{self.name}.public.*"],

@@ -11,6 +11,7 @@ from tasks.cdc import capture
 from tasks.extractors.kafka.source import KafkaTopics
 from tests.flows.cdc import run_until_come
 from tests.flows.changes import ChangesShop
+from tests.flows.shops import save_block
 from tests.servers.connect import ConnectServer
 from tests.servers.kafka import KafkaServer
 from tests.tasks.extractors.kafka import block_of as kafka_block_of
@@ -80,8 +81,8 @@ class TwoWaysShop(ChangesShop):
         ours = await self.save() | {"mode": "changes"}
         ours["source"] |= {"tables": list(KEYS)}
         other = self.through_kafka
-        await other.destination().asave(other.name, overwrite=True)
-        await kafka_block_of(self.kafka, timeout=60).asave(other.name, overwrite=True)
+        await save_block(other.destination(), other.name)
+        await save_block(kafka_block_of(self.kafka, timeout=60), other.name)
         topics = [f"{self.name}.{self.mysql.database}.*"]
         source = {"connection": f"kafka/{other.name}", "topics": topics, "format": "debezium"}
         theirs = {"stream": other.name, "source": source, "to": f"s3-destination/{other.name}", "mode": "changes"}

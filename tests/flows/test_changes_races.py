@@ -18,7 +18,7 @@ import pytest
 
 from flows.extract import extract
 from tests.flows.changes import META, ChangesShop, assert_replays
-from tests.flows.shops import Row
+from tests.flows.shops import Row, save_block
 from tests.flows.test_kills import STEPS, kill_at
 from tests.flows.writers import while_they_write
 from tests.servers.faults import FaultProxy, TcpProxy
@@ -27,9 +27,9 @@ from tests.tasks.extractors.test_mysql import block_of
 from tests.windows import Execute
 
 SOAK = bool(os.environ.get("HEADRACE_SOAK"))
-RUNS = 90 if SOAK else 12
+RUNS = 90 if SOAK else 8
 KILLED_EVERY = 2 if SOAK else 4
-PAUSE = 0.15 if SOAK else 0.03
+PAUSE = 0.15 if SOAK else 0.1
 """Of a writer, at most: in a soak less is written at a time, for longer."""
 
 pytestmark = pytest.mark.timeout(7200 if SOAK else 900)
@@ -231,7 +231,7 @@ async def disturb(shop: ChangesShop, run: int) -> None:
 
 async def killed(shop: ChangesShop, parameters: dict[str, Any], s3: FaultProxy, prefect: FaultProxy) -> None:
     """A run that is killed somewhere, if it comes that far."""
-    await shop.destination(s3.endpoint).asave(f"{shop.name}-faulty", overwrite=True)
+    await save_block(shop.destination(s3.endpoint), f"{shop.name}-faulty")
     step = random.choice([name for name in STEPS if name not in ("create", "part", "complete")])
     faulty = parameters | {"to": f"s3-destination/{shop.name}-faulty"}
     await kill_at(step, random.choice(["before", "after"]), 1, faulty, s3, prefect)

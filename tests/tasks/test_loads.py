@@ -164,3 +164,12 @@ async def replay(seed: int, block: Any, folder: Path) -> None:
             assert rows == history.expected(known=known), (seed, sequence)
         with pytest.raises(PositionLost, match="up to 6, and 8 builds on 7"):
             await loader.load(history.commit(8, folder))
+
+
+@pytest.mark.parametrize(
+    ("stream", "source", "name"),
+    [("orders", "", "orders"), ("order-items", "", "order_items"), ("shop-changes", "shop.orders", "shop_orders")],
+)
+def test_tables_of_two_databases_are_told_apart(stream: str, source: str, name: str) -> None:
+    """By {schema}_{table}, of which the first part is left out where a stream has but one table."""
+    assert Naming(table="{schema}_{table}").of(stream, source) == name

@@ -61,7 +61,8 @@ def function(
 ) -> Callable[[Any], str]:
     """The function from a document to its record. ``order``: which lines make it up; the others' values are left out.
 
-    ``null`` is the field of what is null. ``rest`` is given what is left of the document; its text is that of the line whose ``slow`` is `MISSING`.
+    ``null`` is the field of what is null. ``rest`` is given what is left of the document; its text is that of the line whose
+    ``slow`` is `MISSING`.
     """
     names: dict[str, Any] = {"M": MISSING, "plain": _PLAIN, "usual": is_usual, "null": null, "rest": rest}
     code = ["def line(d):"]

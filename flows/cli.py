@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -186,12 +186,19 @@ def discover(
         str,
         typer.Option("--like", help="Only tables whose name is like this: 'order*'; of an API the endpoint's path."),
     ] = "*",
+    nested: Annotated[
+        Literal["columns", "json"],
+        typer.Option(
+            "--nested",
+            help="Nested objects of documents and records: a column for each member (a_b), or one of JSON for each object.",
+        ),
+    ] = "columns",
     as_yaml: Annotated[bool, typer.Option("--yaml", help="Print deployments to paste into prefect.yaml.")] = False,
 ) -> None:
     """List tables with their size, primary key, and columns that could be the cursor of an incremental stream."""
     from flows.cli_discover import show_tables
 
-    show_tables(connection, schema, like, as_yaml=as_yaml)
+    show_tables(connection, schema, like, nested, as_yaml=as_yaml)
 
 
 @app.command()

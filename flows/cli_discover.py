@@ -11,12 +11,12 @@ from blocks.connect import load_by_name, names_of
 from blocks.s3 import S3Destination
 from flows.cli_perform import perform
 from tasks import discover
-from tasks.extractors.catalog import Found, deployment
+from tasks.extractors.catalog import Found, Nested, deployment
 
 
-def show_tables(connection: str, schema: str, like: str, *, as_yaml: bool) -> None:
+def show_tables(connection: str, schema: str, like: str, nested: Nested, *, as_yaml: bool) -> None:
     """Print what was found; a line on stderr when nothing was."""
-    block, found = perform(lambda: _look(load_by_name(tuple(discover.KINDS), connection), schema, like))
+    block, found = perform(lambda: _look(load_by_name(discover.KINDS, connection), schema, like, nested))
     if not found:
         Console(stderr=True).print("no tables; is the schema or the pattern right, and may the user see them?")
     elif as_yaml:
@@ -25,8 +25,8 @@ def show_tables(connection: str, schema: str, like: str, *, as_yaml: bool) -> No
         _print_table(found)
 
 
-async def _look(block: Block, schema: str, like: str) -> tuple[Block, list[Found]]:
-    return block, await discover.tables(block, schema, like)
+async def _look(block: Block, schema: str, like: str, nested: Nested) -> tuple[Block, list[Found]]:
+    return block, await discover.tables(block, schema, like, nested)
 
 
 def _print_yaml(found: list[Found], connection: str) -> None:

@@ -179,6 +179,12 @@ class WindowContract:
         with pytest.raises(PositionLost, match=r"id = 1.*headrace state set"):
             await events.window(plan.until, "at")
 
+    @pytest.mark.parametrize("cursor", ["id", "at"])
+    async def test_a_zone_without_effect_is_refused(self, events: Events, cursor: str) -> None:
+        """A time zone for a cursor that is no time, or has its zone already."""
+        with pytest.raises(ConfigurationError, match=f"field cursor_timezone: the cursor {cursor} is of type .*leave"):
+            await events.window(None, cursor, cursor_timezone="Europe/Berlin")
+
     async def test_incremental_without_a_cursor_is_refused(self, events: Events) -> None:
         """Mode incremental needs a cursor, and says so."""
         with pytest.raises(ConfigurationError, match="field cursor"):

@@ -7,6 +7,10 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
+
+Nested = Literal["columns", "json"]
+"""What nested objects are proposed as: a column for each of their members (``a_b``), or one column of JSON for each object."""
 
 _CHANGED = re.compile(r"updat|modif|chang|mtime|touched|synced", re.IGNORECASE)
 

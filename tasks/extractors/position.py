@@ -46,6 +46,14 @@ def null_cursor_error(cursor: str) -> ConfigurationError:
     )
 
 
+def zone_without_effect(cursor: str, kind: str) -> ConfigurationError:
+    """What a ``cursor_timezone`` ends with where the cursor's type has no use for it."""
+    return ConfigurationError(
+        f"field cursor_timezone: the cursor {cursor} is of type {kind}, which is not a time without time zone; leave "
+        "cursor_timezone out"
+    )
+
+
 def number(field: str, text: str) -> str:
     """A ``lag`` or ``lookback`` for a cursor that is no time; `ConfigurationError` when it is no number."""
     try:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from tasks.extractors.catalog import FoundField
+from tasks.extractors.catalog import FoundField, Nested
 from tasks.extractors.fields import FieldType
 
 DEPTH = 3
@@ -51,12 +51,15 @@ class Sample:
         return seen.inner.setdefault(name, Seen())
 
     def fields(
-        self, type_of: Callable[[set[str]], FieldType], written: Callable[[Sequence[str]], str]
+        self,
+        type_of: Callable[[set[str]], FieldType],
+        written: Callable[[Sequence[str]], str],
+        nested: Nested = "columns",
     ) -> tuple[FoundField, ...]:
         """What could be declared, in the order in which the fields were met. ``written``: a path as it is declared."""
         names: set[str] = set()
         found = []
-        for path, seen in _leaves(self.root, ()):
+        for path, seen in _leaves(self.root, (), nested):
             name = base = "_".join(path)
             number = 2
             while name in names:
@@ -75,9 +78,9 @@ class Sample:
         return tuple(found)
 
 
-def _leaves(seen: Seen, path: tuple[str, ...]) -> Iterable[tuple[tuple[str, ...], Seen]]:
+def _leaves(seen: Seen, path: tuple[str, ...], nested: Nested) -> Iterable[tuple[tuple[str, ...], Seen]]:
     for name, inner in seen.inner.items():
-        if inner.is_document:
-            yield from _leaves(inner, (*path, name))
+        if inner.is_document and nested == "columns":
+            yield from _leaves(inner, (*path, name), nested)
         else:
             yield (*path, name), inner

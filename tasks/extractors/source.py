@@ -54,6 +54,11 @@ class Window(BaseModel):
         title="Rows without a cursor value",
         description="fail: stop with an error; exclude: leave them out; include: send them again with every run.",
     )
+
+
+class ZonedWindow(Window):
+    """The same where a cursor may be a time without time zone."""
+
     cursor_timezone: str = Field(
         default="",
         title="Time zone of the cursor",

@@ -12,7 +12,7 @@ from blocks.mysql import MySQL
 from tasks import check_mysql
 from tasks.checks import SOURCES
 from tasks.extractors.contract import Extractor, ReadOptions
-from tasks.extractors.source import Source, Window
+from tasks.extractors.source import Source, ZonedWindow
 from tasks.findings import Finding
 from tests.blocks.test_mysql import block_of
 from tests.servers.mysql import MySQLServer
@@ -20,7 +20,7 @@ from tests.servers.mysql import MySQLServer
 INCREMENTAL = ReadOptions(mode="incremental")
 
 
-class Subject(Source, Window):
+class Subject(Source, ZonedWindow):
     """What the checks want to know of a source."""
 
     connection: BlockOrName[MySQL]

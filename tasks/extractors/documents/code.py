@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tasks.extractors.documents.paths import MISSING, Getter, Step
+from tasks.extractors.documents.texts import is_usual
 
 _PLAIN = re.compile(r'[^",\r\n\\]+').fullmatch
 """Text that needs no quotes, whatever the NULL marker: those with a backslash, as in ``\\N``, take the slow call."""
@@ -51,15 +52,19 @@ _INLINE = {
     "decimal": ("type({v}) is int", "str({v})"),
     "float": ("type({v}) is int", "str({v})"),
     "boolean": ("type({v}) is bool", "('true' if {v} else 'false')"),
+    "timestamptz": ("type({v}) is str and usual({v})", "f'{{{v}[:10]}} {{{v}[11:-1]}}+00'"),
 }
 
 
-def function(lines: Sequence[Line], order: Sequence[int], rest: Callable[[Any], str] | None) -> Callable[[Any], str]:
+def function(
+    lines: Sequence[Line], order: Sequence[int], rest: Callable[[Any], str] | None, null: str
+) -> Callable[[Any], str]:
     """The function from a document to its record. ``order``: which lines make it up; the others' values are left out.
 
-    ``rest`` is given what is left of the document; its text is that of the line whose ``slow`` is `MISSING`.
+    ``null`` is the field of what is null. ``rest`` is given what is left of the document; its text is that of the line whose
+    ``slow`` is `MISSING`.
     """
-    names: dict[str, Any] = {"M": MISSING, "plain": _PLAIN, "rest": rest}
+    names: dict[str, Any] = {"M": MISSING, "plain": _PLAIN, "usual": is_usual, "null": null, "rest": rest}
     code = ["def line(d):"]
     root = _Node()
     for number, line in enumerate(lines):
@@ -87,7 +92,7 @@ def function(lines: Sequence[Line], order: Sequence[int], rest: Callable[[Any], 
 
 
 def _text(line: Line, number: int, variable: str) -> str:
-    slow = f"slow{number}({variable})"
+    slow = f"null if {variable} is None else slow{number}({variable})"
     if line.inline not in _INLINE:
         return slow
     test, text = (part.format(v=variable) for part in _INLINE[line.inline])

@@ -57,7 +57,7 @@ class Documents:
         order = tuple(every.index(field) for field in self._chosen)
         self._shows_rest = any(field.declared is None for field in self._chosen)
         looks = self._shows_rest or declared.extra != "json"
-        self.line: Callable[[Any], str] = function(lines, order, self._rest if looks else None)
+        self.line: Callable[[Any], str] = function(lines, order, self._rest if looks else None, self._null)
         """The record of one document, line end included. What columns name is taken out of the document itself."""
         self._kept: list[tuple[tuple[Step, ...], Any]] = []
 

@@ -102,7 +102,7 @@ def timestamptz(value: Any) -> str | None:
 
 
 def _stamp(value: Any, *, zoned: bool) -> str | None:
-    if zoned and type(value) is str and _is_usual(value):
+    if zoned and type(value) is str and is_usual(value):
         return f"{value[:10]} {value[11:-1]}+00"
     match = _STAMP.fullmatch(value) if type(value) is str else None
     if match is None:
@@ -119,7 +119,7 @@ def _stamp(value: Any, *, zoned: bool) -> str | None:
     return f"{moment.isoformat(' ')}{'.' + fraction if fraction else ''}{'+00' if zoned else ''}"
 
 
-def _is_usual(value: str) -> bool:
+def is_usual(value: str) -> bool:
     """Whether a stamp is laid out as most are, ``2026-01-31T23:59:59.123Z``: found out in a quarter of the time."""
     try:
         marks = value[4] + value[7] + value[13] + value[16] + value[-1]

@@ -46,19 +46,17 @@ class Batches:
         if odd:
             lines = self._with_odd(data, places, lines, sound)
             self._learned = len(odd) * 10 < len(places)
-        made = "".join(lines).encode("latin-1")
-        try:
-            made.decode()
-        except UnicodeDecodeError:
+        if not _is_utf8(lines):
             counted.clear()
             counted.update(before)
             return self._each.csv(data)
-        return made, len(places)
+        lines.append("")
+        return "\n".join(lines).encode("latin-1"), len(places)
 
     def _with_odd(self, data: bytes, places: list[tuple[int, int]], lines: list[str], sound: Flags) -> list[str]:
         usual = iter(lines)
         return [
-            next(usual) if is_sound else _view(self._each.row(data, *place))
+            next(usual) if is_sound else _view(self._each.row(data, *place)[:-1])
             for is_sound, place in zip(sound.tolist(), places, strict=True)
         ]
 
@@ -106,12 +104,12 @@ class Batches:
         texts = [
             [self._each.missing[place]] * count if column is None else column for place, column in enumerate(columns)
         ]
-        return [f"{line}\n" for line in map(",".join, zip(*texts, strict=True))]
+        return list(map(",".join, zip(*texts, strict=True)))
 
     def _column(self, block: Block, found: Found, place: int, number: Numbers, count: int) -> list[str]:
         made = np.full(count, self._each.missing[place], object)
         at = number[found.rows]
-        for kind in np.unique(found.kinds).tolist():
+        for kind in _different(found.kinds):
             those = found.kinds == kind
             if those.all():
                 texts = self._texts(block, found, place, kind, found.begins, found.ends)
@@ -161,7 +159,7 @@ class Batches:
         """A field that no column takes, as members of the JSON objects of all documents; empty where it is not."""
         made = np.full(count, "", object)
         at = number[found.rows]
-        for kind in np.unique(found.kinds).tolist():
+        for kind in _different(found.kinds):
             those = found.kinds == kind
             made[at[those]] = self._told(block, found.slot.name, kind, found.begins[those], found.ends[those])
         listed: list[str] = made.tolist()
@@ -183,6 +181,23 @@ def _joined(members: list[list[str]]) -> list[str]:
     if len(members) == 1:
         return members[0]
     return [",".join(filter(None, each)) for each in zip(*members, strict=True)]
+
+
+def _different(kinds: Numbers) -> list[int]:
+    """The kinds that there are: mostly one, for which nothing has to be sorted."""
+    if len(kinds) and (kinds == kinds[0]).all():
+        return [int(kinds[0])]
+    found: list[int] = np.unique(kinds).tolist()
+    return found
+
+
+def _is_utf8(lines: list[str]) -> bool:
+    """Whether the bytes of these lines, of which they are a view, are UTF-8. Most lines are ASCII, and known to be."""
+    try:
+        "\n".join([line for line in lines if not line.isascii()]).encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _view(text: str) -> str:

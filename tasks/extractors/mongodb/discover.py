@@ -9,7 +9,7 @@ import pymongo.errors
 
 from blocks.errors import ConfigurationError
 from blocks.mongodb import MongoDB
-from tasks.extractors.catalog import Cursor, Found, FoundField, matches, promises_changes, ranked, stream_name
+from tasks.extractors.catalog import Cursor, Found, FoundField, Nested, matches, promises_changes, ranked, stream_name
 from tasks.extractors.mongodb.client import DENIED, connected, explained, server_of
 from tasks.extractors.mongodb.sample import Sample
 
@@ -18,7 +18,7 @@ _SAMPLE_BYTES = 16 << 20
 _CURSORS = {"date", "timestamp"}
 
 
-async def collections(block: MongoDB, schema: str = "", like: str = "*") -> list[Found]:
+async def collections(block: MongoDB, schema: str = "", like: str = "*", nested: Nested = "columns") -> list[Found]:
     """The collections (and views) of the block's database whose name matches, each with a sample of its documents."""
     if schema not in ("", block.database):
         raise ConfigurationError(
@@ -34,11 +34,13 @@ async def collections(block: MongoDB, schema: str = "", like: str = "*") -> list
         names = sorted(one["name"] for one in listed if not one["name"].startswith("system."))
         views = {one["name"] for one in listed if one.get("type") == "view"}
         return [
-            await _found(database, name, is_view=name in views) for name in names if matches(like, block.database, name)
+            await _found(database, name, nested, is_view=name in views)
+            for name in names
+            if matches(like, block.database, name)
         ]
 
 
-async def _found(database: Any, name: str, *, is_view: bool) -> Found:
+async def _found(database: Any, name: str, nested: Nested, *, is_view: bool) -> Found:
     count, size = (None, 0) if is_view else await _size(database, name)
     sample, readable = Sample(), True
     mean = size // count if count else 0
@@ -52,7 +54,6 @@ async def _found(database: Any, name: str, *, is_view: bool) -> Found:
         if error.code != DENIED:
             raise explained(error, f"collection {name} cannot be sampled") from error
         readable = False
-    fields = sample.fields()
     return Found(
         written=name,
         stream=stream_name(name),
@@ -60,9 +61,9 @@ async def _found(database: Any, name: str, *, is_view: bool) -> Found:
         bytes=size,
         readable=readable,
         key=("_id",),
-        cursors=ranked(_cursor(field, leading) for field in fields if _may_be_cursor(field)),
+        cursors=ranked(_cursor(field, leading) for field in sample.fields() if _may_be_cursor(field)),
         kind="collection",
-        fields=fields,
+        fields=sample.fields(nested),
         sampled=sample.count,
     )
 

@@ -96,6 +96,8 @@ class Documents:
             child = node.children.get(name)
             taken = child is not None and self._take(data, kind, begin, stop, child, texts)
             if others is None:
+                if child is not None and not child.columns:
+                    self._inner(data, kind, begin, stop, child, texts, None)
                 continue
             if child is None or not taken:
                 self._keep(others, data, name, kind, begin, stop, child, texts)

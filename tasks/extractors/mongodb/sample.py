@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from tasks.extractors import seen
-from tasks.extractors.catalog import FoundField
+from tasks.extractors.catalog import FoundField, Nested
 from tasks.extractors.fields import FieldType
 from tasks.extractors.mongodb.layout import Kind, documents, end_of
 
@@ -35,9 +35,9 @@ class Sample:
             self._sample.count += 1
             self._look(batch, begin, end, self._sample.root, seen.DEPTH)
 
-    def fields(self) -> tuple[FoundField, ...]:
+    def fields(self, nested: Nested = "columns") -> tuple[FoundField, ...]:
         """What could be declared, in the order in which the fields were met."""
-        return self._sample.fields(_type, _written)
+        return self._sample.fields(_type, _written, nested)
 
     def _look(self, data: bytes, begin: int, end: int, parent: seen.Seen, depth: int) -> None:
         at = begin + 4
@@ -50,7 +50,8 @@ class Sample:
             if there is None:
                 continue
             there.kinds[_kind(data, kind, value, at)] += 1
-            if kind == Kind.DOCUMENT and depth > 1:
+            is_key = name == "_id" and parent is self._sample.root  # which is one column
+            if kind == Kind.DOCUMENT and depth > 1 and not is_key:
                 self._look(data, value, at, there, depth - 1)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from blocks.connect import BlockOrName
 from blocks.mongodb import MongoDB
@@ -42,6 +42,13 @@ class MongoDBCollection(Source, Window, Declared):
         description="How documents and arrays are written. relaxed: numbers and dates as people write them; canonical: "
         "every value with its type.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_zone(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "cursor_timezone" in given:
+            raise ValueError("field cursor_timezone: dates of MongoDB are in UTC; leave cursor_timezone out")
+        return given
 
     def open(self, options: ReadOptions) -> Extractor:
         return MongoDBExtractor(subject_of(self), options)

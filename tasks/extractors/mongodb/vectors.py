@@ -18,15 +18,14 @@ from tasks.extractors.mongodb.layout import Kind
 Numbers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
+Places = npt.NDArray[np.intp]
 
 _PAD = 16
 _YEAR_1, _YEAR_10000 = -62_135_596_800_000, 253_402_300_800_000
 _DAY = 86_400_000
-_QUOTED = np.zeros(256, np.int32)
-_QUOTED[[ord(character) for character in '",\r\n']] = 1
+_QUOTED = bytes(byte in b'",\r\n' for byte in range(256))
 """Bytes for which CSV quotes a field."""
-_ESCAPED = np.zeros(256, np.int32)
-_ESCAPED[[*range(32), ord('"'), ord("\\")]] = 1
+_ESCAPED = bytes(byte < 32 or byte in b'"\\' for byte in range(256))
 """Bytes that JSON escapes."""
 
 
@@ -44,15 +43,14 @@ class Block:
         self.int64 = _every(padded, "<i8", size)
         self.int32 = _every(padded, "<i4", size)
         self.double = _every(padded, "<f8", size)
-        self._counts: dict[int, npt.NDArray[np.int32]] = {}
+        self._places: dict[bytes, Places] = {}
 
-    def holds(self, special: npt.NDArray[np.int32], begins: Numbers, ends: Numbers) -> Flags:
-        """Which of these strings hold a special byte."""
-        counts = self._counts.get(id(special))
-        if counts is None:
-            counts = self._counts[id(special)] = np.zeros(len(self.data) + 1, np.int32)
-            np.cumsum(special[self.bytes[: len(self.data)]], out=counts[1:])
-        found: Flags = counts[ends] != counts[begins]
+    def holds(self, special: bytes, begins: Numbers, ends: Numbers) -> Flags:
+        """Which of these strings hold a special byte, one for which the table has a 1."""
+        places = self._places.get(special)
+        if places is None:
+            places = self._places[special] = np.flatnonzero(np.frombuffer(self.data.translate(special), np.bool_))
+        found: Flags = np.searchsorted(places, begins) != np.searchsorted(places, ends)
         return found
 
     def gathered(self, at: Numbers, size: int) -> Bytes:

@@ -23,7 +23,9 @@ ZeroDates = Literal["text", "null"]
 INTEGERS = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint"})
 STRINGS = frozenset({"char", "varchar", "tinytext", "text", "mediumtext", "longtext"})
 BINARIES = frozenset({"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "vector"})
-DATES = frozenset({"date", "datetime", "timestamp"})
+LOCAL_DATES = frozenset({"date", "datetime"})
+"""Without time zone; a timestamp is in the session's."""
+DATES = LOCAL_DATES | {"timestamp"}
 ADDRESSES = frozenset({"inet4", "inet6"})
 """MariaDB's, as is ``uuid``."""
 _GEOMETRIES = frozenset(

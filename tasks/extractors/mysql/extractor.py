@@ -22,7 +22,7 @@ from tasks.extractors.mysql.planner import Planner
 from tasks.extractors.mysql.select import Select, Subject
 from tasks.extractors.mysql.session import Session
 from tasks.extractors.mysql.sql import explained, number_of
-from tasks.extractors.source import Window
+from tasks.extractors.source import ZonedWindow
 
 # A table that was there, with its columns, when the run was planned. The new plan tells what is the user's to mend.
 _TABLE_CHANGED = (1412, ER.BAD_FIELD_ERROR, ER.NO_SUCH_TABLE)
@@ -56,7 +56,7 @@ class MySQLExtractor:
     @property
     def asked(self) -> str:
         """See `Extractor.asked`."""
-        subject, window = self._subject, self._subject.window.model_dump(include=set(Window.model_fields))
+        subject, window = self._subject, self._subject.window.model_dump(include=set(ZonedWindow.model_fields))
         asked = [subject.block.describe(), subject.table, subject.where, subject.query, subject.zero_dates, window]
         # How many are read at once decides nothing.
         options = self._options.model_dump(exclude=set(NOT_ASKED))

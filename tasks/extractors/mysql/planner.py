@@ -12,10 +12,17 @@ from tasks.extractors.contract import Partition, Plan, ReadOptions
 from tasks.extractors.durations import duration
 from tasks.extractors.mysql import bounds, literals, slices
 from tasks.extractors.mysql.candidates import CUTTABLE
-from tasks.extractors.mysql.describe import DATES, INTEGERS, STRINGS, Field
+from tasks.extractors.mysql.describe import DATES, INTEGERS, LOCAL_DATES, STRINGS, Field
 from tasks.extractors.mysql.select import Bound, Select, Subject
 from tasks.extractors.mysql.session import Session
-from tasks.extractors.position import NEEDS_CURSOR, null_cursor_error, number, position, value_after
+from tasks.extractors.position import (
+    NEEDS_CURSOR,
+    null_cursor_error,
+    number,
+    position,
+    value_after,
+    zone_without_effect,
+)
 
 _ONE_PARTITION = (
     "read in one partition: {}. Add a key that begins with numbers, strings, bytes, dates, UUIDs or addresses; for a view or "
@@ -75,6 +82,8 @@ class Planner:
 
     async def _bound(self, cursor: Field, after: str | None) -> Bound:
         lag = self._window.lag
+        if self._window.cursor_timezone and cursor.kind not in LOCAL_DATES:
+            raise zone_without_effect(cursor.column.name, cursor.column.type)
         if cursor.kind in DATES:
             held = duration("lag", lag) if lag else timedelta(0)
             return await bounds.time_bound(self._session, cursor, self._window.cursor_timezone, held)

@@ -26,7 +26,7 @@ from tasks.extractors.mysql.describe import (
     table,
 )
 from tasks.extractors.mysql.session import Session
-from tasks.extractors.source import Window
+from tasks.extractors.source import ZonedWindow
 
 CURSORS = INTEGERS | STRINGS | BINARIES | DATES | {"decimal", "year", "uuid"} - {"vector"}
 """Types that a window or a partition can be bounded by: their text says which value it is, and they sort as they compare."""
@@ -45,7 +45,7 @@ class Subject:
     """What is read, as the user named it: a table with a condition, or a query."""
 
     block: MySQL
-    window: Window
+    window: ZonedWindow
     zero_dates: ZeroDates
     table: str = ""
     where: str = ""

@@ -11,7 +11,7 @@ from blocks.mysql import MySQL
 from tasks.extractors.contract import Extractor, ReadOptions
 from tasks.extractors.mysql.extractor import MySQLExtractor
 from tasks.extractors.mysql.select import Subject
-from tasks.extractors.source import Source, Window
+from tasks.extractors.source import Source, ZonedWindow
 
 
 class _Dates(BaseModel):
@@ -23,7 +23,7 @@ class _Dates(BaseModel):
     )
 
 
-class MySQLTable(Source, Window, _Dates):
+class MySQLTable(Source, ZonedWindow, _Dates):
     """A MySQL or MariaDB table or view."""
 
     model_config = ConfigDict(title="MySQL table")
@@ -43,7 +43,7 @@ class MySQLTable(Source, Window, _Dates):
         return MySQLExtractor(subject, options)
 
 
-class MySQLQuery(Source, Window, _Dates):
+class MySQLQuery(Source, ZonedWindow, _Dates):
     """Any SELECT."""
 
     model_config = ConfigDict(title="MySQL query")

@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from tasks.extractors.postgres.describe import Field
 from tasks.extractors.postgres.sql import APPLICATION, Connection
 
-TIME_TYPES = frozenset({"timestamptz", "timestamp", "date"})
+LOCAL_TYPES = frozenset({"timestamp", "date"})
+"""Times without time zone."""
+TIME_TYPES = LOCAL_TYPES | {"timestamptz"}
 
 # A backend takes its transaction's start time an instant before it shows it in pg_stat_activity.
 _SETTLE_SECONDS = 0.02

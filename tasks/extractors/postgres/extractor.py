@@ -23,7 +23,7 @@ from tasks.extractors.postgres import bounds
 from tasks.extractors.postgres.planner import Planner
 from tasks.extractors.postgres.select import Select, Subject
 from tasks.extractors.postgres.sql import Connection, begin, connect, explained
-from tasks.extractors.source import Window
+from tasks.extractors.source import ZonedWindow
 
 # A quick client gets COPY's rows 8 KiB at a time, and each costs a wake-up. After a small buffer a rest lets the
 # kernel's socket buffer fill: client CPU falls by 60 % (2M rows, 600 MB), the wall time not at all.
@@ -71,7 +71,7 @@ class PostgresExtractor:
     @property
     def asked(self) -> str:
         """See `Extractor.asked`."""
-        subject, window = self._subject, self._subject.window.model_dump(include=set(Window.model_fields))
+        subject, window = self._subject, self._subject.window.model_dump(include=set(ZonedWindow.model_fields))
         asked = [subject.block.describe(), subject.table, subject.where, subject.query, window]
         # How many are read at once decides nothing.
         options = self._options.model_dump(exclude=set(NOT_ASKED))

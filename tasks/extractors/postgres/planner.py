@@ -11,7 +11,14 @@ from pydantic import JsonValue
 from blocks.errors import ConfigurationError
 from tasks.extractors import cuts
 from tasks.extractors.contract import Partition, Plan, ReadOptions
-from tasks.extractors.position import NEEDS_CURSOR, null_cursor_error, number, position, value_after
+from tasks.extractors.position import (
+    NEEDS_CURSOR,
+    null_cursor_error,
+    number,
+    position,
+    value_after,
+    zone_without_effect,
+)
 from tasks.extractors.postgres import bounds, slices
 from tasks.extractors.postgres.bounds import Bound
 from tasks.extractors.postgres.describe import Field
@@ -46,6 +53,8 @@ class Planner:
 
     async def _bound(self, cursor: Field, after: str | None) -> Bound:
         connection, lag = self._connection, self._window.lag
+        if self._window.cursor_timezone and cursor.base not in bounds.LOCAL_TYPES:
+            raise zone_without_effect(cursor.column.name, cursor.column.type)
         read = await bounds.relations(connection, await self._select.everything(connection))
         if cursor.base in bounds.TIME_TYPES:
             zone = self._window.cursor_timezone or await bounds.server_zone(connection)

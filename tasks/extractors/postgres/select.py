@@ -14,7 +14,7 @@ from tasks.extractors.postgres import slices
 from tasks.extractors.postgres.bounds import Bound
 from tasks.extractors.postgres.describe import Field, Relation, query, table
 from tasks.extractors.postgres.sql import Connection, literal
-from tasks.extractors.source import Window
+from tasks.extractors.source import ZonedWindow
 
 # What stands for "no bound" in a query with {since} and {until}.
 _ENDS: dict[str, tuple[str, str | None]] = {
@@ -33,7 +33,7 @@ class Subject:
     """What is read, as the user named it: a table with a condition, or a query."""
 
     block: Postgres
-    window: Window
+    window: ZonedWindow
     table: str = ""
     where: str = ""
     query: str = ""

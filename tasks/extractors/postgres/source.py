@@ -9,10 +9,10 @@ from blocks.postgres import Postgres
 from tasks.extractors.contract import Extractor, ReadOptions
 from tasks.extractors.postgres.extractor import PostgresExtractor
 from tasks.extractors.postgres.select import Subject
-from tasks.extractors.source import Source, Window
+from tasks.extractors.source import Source, ZonedWindow
 
 
-class PostgresTable(Source, Window):
+class PostgresTable(Source, ZonedWindow):
     """A PostgreSQL table, partitioned table, view or materialized view."""
 
     model_config = ConfigDict(title="PostgreSQL table")
@@ -31,7 +31,7 @@ class PostgresTable(Source, Window):
         return PostgresExtractor(subject, options)
 
 
-class PostgresQuery(Source, Window):
+class PostgresQuery(Source, ZonedWindow):
     """Any SELECT."""
 
     model_config = ConfigDict(title="PostgreSQL query")

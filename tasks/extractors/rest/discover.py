@@ -11,7 +11,7 @@ from typing import Any
 from blocks.errors import ConfigurationError
 from blocks.rest import RestApi
 from tasks.extractors import seen
-from tasks.extractors.catalog import Cursor, Found, FoundField, promises_changes, ranked, stream_name
+from tasks.extractors.catalog import Cursor, Found, FoundField, Nested, promises_changes, ranked, stream_name
 from tasks.extractors.documents import getter, json_text
 from tasks.extractors.documents.texts import date, timestamp, timestamptz, uuid
 from tasks.extractors.fields import FieldType
@@ -32,7 +32,7 @@ _NESTED = {"object", "array"}
 _NAME = re.compile(r"[\w$-]+")
 
 
-async def endpoint(block: RestApi, _schema: str, like: str) -> list[Found]:
+async def endpoint(block: RestApi, _schema: str, like: str, nested: Nested = "columns") -> list[Found]:
     """The endpoint whose path ``like`` is: an API does not tell which it has."""
     if not like.startswith("/"):
         raise ConfigurationError(
@@ -42,10 +42,10 @@ async def endpoint(block: RestApi, _schema: str, like: str) -> list[Found]:
     async with Session(block) as session:
         asked = request(block.base_url, spec, Window(), {})
         async with aclosing(await session.fetch(asked, spec, Reader(spec).page)) as page:
-            return [await _found(page, like)]
+            return [await _found(page, like, nested)]
 
 
-async def _found(page: Page, path: str) -> Found:
+async def _found(page: Page, path: str, nested: Nested) -> Found:
     records = await _first(page)
     also = []
     if isinstance(page.envelope, dict):
@@ -69,7 +69,7 @@ async def _found(page: Page, path: str) -> Found:
         key=("id",) if is_key else (),
         cursors=ranked(_cursor(field) for field in fields if field.type == "timestamptz"),
         kind="path",
-        fields=fields,
+        fields=sample.fields(_type, _written, nested),
         sampled=sample.count,
         drawn="of the first page",
         also=(*also, f"# {more}"),

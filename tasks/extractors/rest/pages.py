@@ -48,6 +48,8 @@ class Pages:
         self._spec = spec
         self._reader = reader
         self._paging = spec.pagination
+        self._may_end = bool(spec.times.order)
+        """A read by time ends at the first page beyond the window: whether that is this one is known when it is read."""
         self._stop = getter(self._paging.stop, "pagination.stop") if self._paging.stop else None
 
     async def each(self, request: Request, take: Take, first: asyncio.Future[Page] | None = None) -> None:
@@ -81,7 +83,7 @@ class Pages:
                         break
                     following = None
                     # Where it is known before the records are written, the next page comes meanwhile.
-                    if early := page.is_known:
+                    if early := page.is_known and not self._may_end:
                         following = self._after(page, request, walk)
                         asked = self.begin(following) if following else None
                     if (await take(page)).is_enough:
@@ -145,7 +147,7 @@ class Pages:
     async def _numbered(
         self, request: Request, paging: PageNumber | Offset, take: Take, walk: Walk, first: asyncio.Future[Page] | None
     ) -> None:
-        numbers = Numbers(paging, self._session.concurrency)
+        numbers = Numbers(paging, self._session.concurrency, may_end=self._may_end)
         ahead: deque[tuple[int, asyncio.Future[Page]]] = deque()
         if first:
             ahead.append((numbers.expected, first))

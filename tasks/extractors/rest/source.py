@@ -108,6 +108,11 @@ class RestEndpoint(Source, Declared, Window):
         title="Lag",
         description="Hold back rows fresher than this by the server's clock: what is being written may not be shown yet.",
     )
+    cursor_timezone: str = Field(
+        default="",
+        title="Time zone of the cursor",
+        description="Of records' times without one, and of days where the window is written as date. Empty: UTC.",
+    )
     window: Bounds = Field(default=Bounds(), title="Window", description="How bounds are written, and windows cut.")
     parent: Parent | None = Field(
         default=None, title="Parent", description="An endpoint whose records fill the placeholders of this one's path."

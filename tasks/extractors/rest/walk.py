@@ -14,10 +14,12 @@ from tasks.extractors.rest.records import Page
 class Numbers:
     """Which pages to ask for, ahead of those that are read."""
 
-    def __init__(self, paging: PageNumber | Offset, concurrency: int) -> None:
+    def __init__(self, paging: PageNumber | Offset, concurrency: int, *, may_end: bool) -> None:
+        """``may_end``: any page may turn out to be the last that is wanted."""
         self._paging = paging
-        # As many again as may be asked at once: the next requests go out while the pages that have come are written.
-        self._most_ahead = 2 * concurrency
+        # As many again as may be asked at once: the next requests go out while the pages that have come are written. Not
+        # where that asks for a page for nothing.
+        self._most_ahead = concurrency if may_end else 2 * concurrency
         self.expected = self._next = start(paging)
         """Where the page to be read next begins."""
         self._stride = paging.limit if isinstance(paging, Offset) else 1

@@ -92,6 +92,21 @@ async def test_collections_with_sizes_and_sampled_fields(shop: MongoServer) -> N
     assert not found["empty"].fields
 
 
+async def test_nested_documents_as_json(shop: MongoServer) -> None:
+    """One column for each, where that is asked for. An _id that is a document is one column always: it is the key."""
+    async with database_of(shop) as database:
+        await database.pairs.insert_one({"_id": {"a": 1, "b": 2}, "at": {"day": datetime.now(UTC)}})
+    found = await found_in(shop, nested="json")
+    fields = {field.path: field.type for field in found["orders"].fields}
+    assert (fields["geo"], fields["nested or not"]) == ("json", "json")
+    assert not [path for path in fields if path.startswith("geo.")]
+    assert {field.path: field.type for field in found["pairs"].fields} == {"_id": "json", "at": "json"}
+    flat = (await found_in(shop, like="pairs"))["pairs"]
+    assert {field.path: field.type for field in flat.fields} == {"_id": "json", "at.day": "timestamptz"}
+    assert [cursor.name for cursor in found["pairs"].cursors] == [cursor.name for cursor in flat.cursors] == ["at.day"]
+    assert '{name: "_id", type: "json", key: true}' in deployment(flat, "pairs", "mongodb/shop", "s3-destination/lake")
+
+
 async def test_cursor_candidates(shop: MongoServer) -> None:
     """Dates that promise to follow changes and have an index come first; an ObjectId brings new documents only."""
     orders = (await found_in(shop))["orders"]

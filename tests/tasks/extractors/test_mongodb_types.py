@@ -291,6 +291,18 @@ def test_paths() -> None:
             parsed("x", wrong)
 
 
+@pytest.mark.parametrize("many", [1, 50])
+def test_fields_deep_in_what_is_kept_whole(many: int) -> None:
+    """Below an element of an array, and below a document that is a column itself, paths of any length lead to their values."""
+    paths = {"b": "items[0].a.b", "z": "items[1].rows[0].z", "nested": "items[1].rows[1][0]", "lat": "geo.at.lat"}
+    fields = (*(DeclaredColumn(name=name, path=path, type="integer") for name, path in paths.items()),)
+    declared = Declared(fields=(*fields, DeclaredColumn(name="geo", type="json")))
+    value = {"items": [{"a": {"b": 1}}, {"rows": [{"z": 2}, [3]]}], "geo": {"at": {"lat": 4}}}
+    rows, _ = made([value] * many, declared)
+    items = '{"items":[{"a":{"b":1}},{"rows":[{"z":2},[3]]}]}'
+    assert rows == [["1", "2", "3", "4", '{"at":{"lat":4}}', items]] * many
+
+
 def test_inner_fields_and_what_is_left_of_theirs() -> None:
     """Of a document whose field is a column the rest is in `_extra`; an array stays whole."""
     fields = (

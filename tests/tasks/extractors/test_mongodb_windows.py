@@ -24,6 +24,7 @@ from pydantic import JsonValue
 from pymongo import monitoring
 
 from blocks.errors import ConfigurationError, PositionLost
+from blocks.mongodb import MongoDB
 from tasks.extractors.contract import Plan, ReadOptions
 from tasks.extractors.fields import DeclaredColumn
 from tasks.extractors.mongodb import client as clients
@@ -169,6 +170,15 @@ async def test_lag_and_lookback_of_other_types(events: Events, kind: str) -> Non
     else:
         with pytest.raises(ConfigurationError, match=r"field lookback: 'often'"):
             await events.read(plan.until, cursor="at", lookback="often")
+
+
+def test_a_zone_is_refused() -> None:
+    """Dates in MongoDB are moments, so there is none to say; nor is the field in the form."""
+    source = {"connection": MongoDB(hosts="db1", database="shop"), "collection": "events", "cursor_timezone": ""}
+    for zone in ("Europe/Berlin", ""):
+        with pytest.raises(ValueError, match=r"field cursor_timezone: dates of MongoDB are in UTC; leave .* out"):
+            MongoDBCollection.model_validate({**source, "cursor_timezone": zone})
+    assert "cursor_timezone" not in MongoDBCollection.model_fields
 
 
 async def test_documents_without_a_cursor_value(events: Events) -> None:

@@ -9,17 +9,29 @@ import pytest
 import yaml
 
 from blocks.errors import ConfigurationError
+from blocks.postgres import Postgres
 from tasks.discover import tables
-from tasks.extractors.catalog import Found, deployment
+from tasks.extractors.catalog import Found, Nested, deployment
+from tasks.extractors.contract import Plan
 from tasks.extractors.rest.source import RestEndpoint
+from tests.contract import Row
 from tests.flows.test_cli import headrace
 from tests.servers.rest import Space
-from tests.tasks.extractors.rest import block, in_thread, item, items, read
+from tests.tasks.extractors.rest import SOME, block, in_thread, item, items, read, stamp
 
 
-async def discovered(space: Space, path: str) -> Found:
-    (found,) = await tables(block(space), "", path)
+async def discovered(space: Space, path: str, nested: Nested = "columns") -> Found:
+    (found,) = await tables(block(space), "", path, nested)
     return found
+
+
+async def read_as_proposed(space: Space, found: Found) -> tuple[list[Row], Plan]:
+    """What the deployment reads that is proposed; nothing may be left over."""
+    (entry,) = yaml.safe_load(deployment(found, found.stream, "rest-api/shop", "s3-destination/lake"))
+    assert entry["parameters"]["mode"] == "incremental"
+    source = entry["parameters"]["source"] | {"connection": block(space), "extra": "refuse", "lag": "0 seconds"}
+    source["pagination"] = {"kind": "none"}
+    return await read(RestEndpoint(**source), mode="incremental")
 
 
 def _item(number: int) -> dict[str, Any]:
@@ -60,14 +72,33 @@ async def test_what_is_proposed_can_be_read(rest_space: Space, form: str) -> Non
     """As it stands in `prefect.yaml`: a column for each field, and nothing left over."""
     await in_thread(rest_space.add, [_item(number) for number in range(1, 11)])
     found = await discovered(rest_space, f"/items?limit=100{form}")
-    (entry,) = yaml.safe_load(deployment(found, found.stream, "rest-api/shop", "s3-destination/lake"))
-    assert entry["parameters"]["mode"] == "incremental"
-    source = entry["parameters"]["source"] | {"connection": block(rest_space), "extra": "refuse", "lag": "0 seconds"}
-    source["pagination"] = {"kind": "none"}
-    rows, plan = await read(RestEndpoint(**source), mode="incremental")
+    rows, plan = await read_as_proposed(rest_space, found)
     assert len(rows) == (1 if "one" in form else 10)
     assert [column.name for column in plan.columns if column.key] == ["id"]
     assert len(plan.columns) == len(found.fields)
+
+
+async def test_nested_objects_as_columns_or_as_json(rest_space: Space) -> None:
+    """A column for each member, called by its path; or one for each object. What is proposed reads all of it."""
+    made = {
+        "id": 1,
+        "updated_at": stamp(SOME),
+        "geo": {"city": "Rome", "at": {"lat": 1.50}},
+        "meta": {"changed_at": stamp(SOME)},
+    }
+    await in_thread(rest_space.add, [made])
+    flat, whole = [await discovered(rest_space, "/items", nested) for nested in ("columns", "json")]
+    assert [field.name for field in flat.fields] == ["id", "updated_at", "geo_city", "geo_at_lat", "meta_changed_at"]
+    assert [(field.name, field.type) for field in whole.fields[2:]] == [("geo", "json"), ("meta", "json")]
+    assert flat.cursors == whole.cursors  # also one that is in an object
+    assert (await read_as_proposed(rest_space, flat))[0][0][2:4] == ("Rome", "1.5")
+    assert (await read_as_proposed(rest_space, whole))[0][0][2] == '{"city":"Rome","at":{"lat":1.5}}'
+
+
+async def test_tables_have_no_nested_objects() -> None:
+    """The option is refused where it would do nothing."""
+    with pytest.raises(ConfigurationError, match=r"--nested json: the columns of Postgres are not proposed .*leave it"):
+        await tables(Postgres(host="127.0.0.1", database="shop", user="reader"), nested="json")
 
 
 async def test_further_pages_by_link(rest_space: Space) -> None:
@@ -94,6 +125,9 @@ async def test_the_command(rest_space: Space, prefect_api: str) -> None:
         assert words in told.stdout
     pasted = await headrace("discover", f"rest-api/{name}", "--yaml", "--like", "/items")
     source = yaml.safe_load(pasted.stdout)["deployments"][0]["parameters"]["source"]
+    assert {"name": "geo_city", "path": "geo.city"} in source["fields"]
+    whole = await headrace("discover", f"rest-api/{name}", "--yaml", "--like", "/items", "--nested", "json")
+    assert '{name: "geo", type: "json"}' in whole.stdout
     assert (source["connection"], source["path"], source["records"]) == (f"rest-api/{name}", "/items", "data.items")
     assert (await headrace("discover", f"rest-api/{name}")).exit_code == 1
 

@@ -35,7 +35,7 @@ from tasks.extractors.mysql.planner import Planner
 from tasks.extractors.mysql.select import Select, Subject
 from tasks.extractors.mysql.session import Session
 from tasks.extractors.mysql.sql import Flavour, explained, qualified
-from tasks.extractors.source import Window
+from tasks.extractors.source import ZonedWindow
 
 _NOT_EXACT = (
     "a snapshot that a change stream can go on from needs a moment's lock, and the server gave none. GRANT RELOAD ON *.* "
@@ -190,7 +190,7 @@ class ChangesExtractor:
 
     async def _of_table(self, control: Session, blank: Plan, schema: str, name: str) -> Plan:
         quoted = qualified(schema, name)
-        subject = Subject(self._subject.block, Window(), self._subject.zero_dates, table=quoted)
+        subject = Subject(self._subject.block, ZonedWindow(), self._subject.zero_dates, table=quoted)
         select = self._selects[schema, name] = await Select.of(control, subject, self._options.dialect)
         full = self._options.model_copy(update={"mode": "full"})
         return await Planner(control, subject, select, full).plan(blank.model_copy(update={"mode": "full"}))

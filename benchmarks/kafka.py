@@ -15,7 +15,7 @@ Where it goes, of some 3.6 µs CPU that an event of 600 bytes takes (aiokafka's 
 for the objects that it hands over, 0.7 in msgspec, which makes a typed struct of the event, 1 for the fields of the row (times
 0.2, texts and their quotes 0.3), 0.2 for ``_op``, ``_committed_at`` and ``_position``, 0.2 to find out that it was not seen
 before; the rest is memory that is not in the processor's cache. All but the first holds Python's lock: more partitions do not go
-faster in one process, and do with `work_pool`.
+faster in one process, and do in several, by `processes`.
 
 Kafka Connect (standalone) has Apache Kafka's own file sink, which writes messages as they are, and no CSV: for the events
 with schemas it needs another 5 GB of disk.
@@ -32,7 +32,7 @@ from pathlib import Path
 
 from benchmarks import contest, kafka_connect
 from benchmarks import debezium_events as events
-from benchmarks.contest import OURS, Bench, Contest, Headrace, LineUp, Options
+from benchmarks.contest import OURS, PROCESSES, Bench, Contest, Headrace, LineUp, Options
 from benchmarks.harness import REPOSITORY, Contender, Result, Target, find, ratio
 from tests.servers import kafka
 
@@ -89,6 +89,11 @@ def contenders(bench: Bench, server: kafka.KafkaServer, options: Options, filled
     return [
         ours.idle(),
         ours.contender(OURS, f"mode `changes`, {partitions}, to S3 by multipart; from the plan to the commit."),
+        *(
+            [ours.contender(PROCESSES, "the same; their start is in it.", "--processes", "2")]
+            if options.partitions > 1
+            else []
+        ),
         program(ALONE, "the extractor, its CSV dropped: no Prefect, no S3.", "benchmarks.kafka_read"),
         program(
             BARE,

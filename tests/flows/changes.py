@@ -24,11 +24,12 @@ class ChangesShop(MySQLShop):
             "CREATE TABLE items (order_id INT, number INT, price DECIMAL(10,2), PRIMARY KEY (order_id, number))",
         )
 
-    async def capture(self, **source: Any) -> dict[str, Any]:
+    async def capture(self, *, processes: int = 1, partitions: int = 0, **source: Any) -> dict[str, Any]:
         """One run of the stream."""
         block: MySQL = block_of(self.mysql)
         named = {"connection": f"mysql/{self.name}", "tables": ["orders", "items"], **source}
-        return await self.run("changes", block=cast("Any", block), source=named)
+        run = {"processes": processes, "partitions": partitions}
+        return await self.run("changes", block=cast("Any", block), source=named, **run)
 
     async def save(self, *arguments: Any, **named: Any) -> dict[str, Any]:
         parameters = await super().save(*arguments, **named)

@@ -14,6 +14,7 @@ import pytest
 
 from blocks.errors import ConfigurationError
 from flows.extract import extract
+from tests.flows.changes import ChangesShop, assert_replays
 from tests.flows.shops import MySQLShop, Shop
 from tests.flows.test_pool import Gate, gate
 from tests.servers.faults import FaultProxy, Reset, s3_error
@@ -110,6 +111,25 @@ async def test_the_processes_of_a_run_that_is_killed_are_gone(shop: Shop, s3_fau
     gate.opened.set()
     assert (await extract(**parameters))["committed"]
     await shop.assert_sound("incremental")
+
+
+async def test_files_of_a_log_come_from_processes(changes_shop: ChangesShop) -> None:
+    """The run itself reads the snapshot, which no other process can; what the log has then comes file by file."""
+    execute = changes_shop.mysql.execute
+    await execute("INSERT INTO orders (id, counter) VALUES (1, 1), (2, 1), (3, 1)")
+    assert (await changes_shop.capture(processes=2))["rows"] == 3
+    for number in range(4):
+        await execute(
+            f"INSERT INTO orders (id, counter) VALUES ({number + 10}, 1)",
+            "UPDATE orders SET counter = counter + 1",
+            f"INSERT INTO items VALUES (1, {number}, 1)",
+            "FLUSH BINARY LOGS",
+        )
+    await changes_shop.capture(processes=2, partitions=99)
+    commit = (await changes_shop.commits())[-1]
+    assert len({entry.partition for entry in commit.entries}) == 4
+    await assert_replays(changes_shop)
+    assert (await changes_shop.capture(processes=2))["rows"] == 0
 
 
 async def test_where_processes_do_not_help_is_told(shop: Shop, mysql_shop: MySQLShop) -> None:

@@ -37,12 +37,13 @@ def texts(micros: Sequence[int]) -> list[str]:
 
 def lines(block: bytearray, width: int) -> list[str]:
     """Those of a block of ASCII."""
-    return list(_cut(width, len(block) // width)(block.decode("ascii")))
+    text, count = block.decode("ascii"), len(block) // width
+    return list(_cut(width, count)(text)) if count > 1 else [text] * count
 
 
 @lru_cache(32)
 def _cut(width: int, count: int) -> Callable[[str], tuple[str, ...]]:
-    """What cuts a text of so many lines: made once for all stretches that are as long, it is twice as fast as a loop."""
+    """What cuts a text of so many lines, two or more: made once for all stretches that are as long, it is twice as fast as a loop."""
     return itemgetter(*[slice(at, at + width) for at in range(0, width * count, width)])
 
 

@@ -43,7 +43,7 @@ def lines(block: bytearray, width: int) -> list[str]:
 
 @lru_cache(32)
 def _cut(width: int, count: int) -> Callable[[str], tuple[str, ...]]:
-    """What cuts a text of so many lines, two or more: made once for all stretches that are as long, it is twice as fast as a loop."""
+    """What cuts a text of so many lines, two or more: made once for all stretches as long, it is twice as fast as a loop."""
     return itemgetter(*[slice(at, at + width) for at in range(0, width * count, width)])
 
 

@@ -28,8 +28,9 @@ class ChangesShop(MySQLShop):
         """One run of the stream."""
         block: MySQL = block_of(self.mysql)
         named = {"connection": f"mysql/{self.name}", "tables": ["orders", "items"], **source}
-        run = {"processes": processes, "partitions": partitions}
-        return await self.run("changes", block=cast("Any", block), source=named, **run)
+        return await self.run(
+            "changes", block=cast("Any", block), source=named, processes=processes, partitions=partitions
+        )
 
     async def save(self, *arguments: Any, **named: Any) -> dict[str, Any]:
         parameters = await super().save(*arguments, **named)

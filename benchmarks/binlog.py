@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import contest, orders_mysql
-from benchmarks.contest import OURS, Bench, Contest, Headrace, LineUp, Options
+from benchmarks.contest import OURS, PROCESSES, Bench, Contest, Headrace, LineUp, Options
 from benchmarks.harness import Contender, Outcome, Result, Target, find, ratio
 from benchmarks.mariadb import Server
 from benchmarks.peers.environments import UnavailableError
@@ -34,7 +34,7 @@ SETTINGS = (
     "--innodb-redo-log-capacity=1G",
     "--innodb-flush-log-at-trx-commit=0",
     "--innodb-doublewrite=0",
-    "--max-binlog-size=1G",  # all in one file, which every contender can be told
+    "--max-binlog-size=1G",  # a file ends where `seed` ends it
     "--tls-version=",  # no contender pays for TLS that another does without
     "--performance-schema=OFF",
 )
@@ -45,15 +45,18 @@ SETTINGS = (
 class Log:
     """The part of the log that is read."""
 
-    file: str
+    files: tuple[str, ...]
     start: int
+    """In the first file."""
     end: int
+    """In the last."""
+    size: int
     gtids: str
     """Of what stands before it."""
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"LOG_FILE": self.file, "LOG_POSITION": str(self.start), "LOG_GTIDS": self.gtids}
+        return {"LOG_FILE": self.files[0], "LOG_POSITION": str(self.start), "LOG_GTIDS": self.gtids}
 
 
 @contextmanager
@@ -90,16 +93,20 @@ def end_of_log(server: Server) -> tuple[str, int]:
 
 
 def seed(server: Server, rows: int) -> Log:
-    """Insert the rows, in statements of `STEP`; where they stand in the log."""
+    """Insert the rows, in statements of `STEP`, each half into a file of the log; where they stand in it."""
     depth = f"SET SESSION cte_max_recursion_depth = {STEP}"
     file, start = end_of_log(server)
     gtids = str(server.ask("SELECT @@global.gtid_executed"))
-    for first in range(1, rows + 1, STEP):
+    steps = range(1, rows + 1, STEP)
+    for number, first in enumerate(steps):
+        if number and number == len(steps) // 2:
+            server.ask("FLUSH BINARY LOGS")
         server.ask(depth, filling(first, min(first + STEP - 1, rows)))
     last, end = end_of_log(server)
-    if last != file:
-        raise SystemExit(f"the log went on to {last}: fewer rows, please")
-    return Log(file, start, end, gtids)
+    sizes = {str(name): int(size) for name, size, *_ in server.rows("SHOW BINARY LOGS") if file <= str(name) <= last}
+    if len(sizes) > 2:
+        raise SystemExit(f"the log has {len(sizes)} files: fewer rows, please")
+    return Log(tuple(sizes), start, end, sum(sizes.values()) - start, gtids)
 
 
 # -- contenders ----------------------------------------------------------------------------------------------------
@@ -111,7 +118,7 @@ def mysqlbinlog(server: Server, log: Log, *options: str) -> list[str]:
     if not found[-1]:
         raise UnavailableError("apt-get install mysql-server-core")
     place = [f"--host={server.host}", f"--port={server.port}", f"--user={server.user}", "--protocol=tcp"]
-    part = [f"--start-position={log.start}", f"--stop-position={log.end}", log.file]
+    part = [f"--start-position={log.start}", f"--stop-position={log.end}", *log.files]
     return [*found, "--no-defaults", "--read-from-remote-server", *place, *options, *part]
 
 
@@ -137,9 +144,14 @@ def references(server: Server, log: Log) -> list[Contender]:
 
 
 def headrace(bench: Bench, server: Server, log: Log, loop: str) -> list[Contender]:
-    source = ["--database", "mysql", "--table", f"{server.database}.orders", "--start", f"{log.file}:{log.start}"]
+    source = ["--database", "mysql", "--table", f"{server.database}.orders", "--start", f"{log.files[0]}:{log.start}"]
     ours = Headrace(bench, loop, source, server.environment)
-    return [ours.idle(), ours.contender(OURS, "mode `changes`, to S3 by multipart; from the plan to the commit.")]
+    note = "the same, a process for each of the two files that the log has; their start is in it."
+    return [
+        ours.idle(),
+        ours.contender(OURS, "mode `changes`, to S3 by multipart; from the plan to the commit."),
+        ours.contender(PROCESSES, note, "--processes", "2", partitions=2),
+    ]
 
 
 def peers(bench: Bench, server: Server, log: Log) -> list[Contender]:
@@ -198,7 +210,7 @@ def line_up(base: Path, sink: str, options: Options) -> Iterator[LineUp]:
             *headrace(bench, server, log, options.loop),
             *peers(bench, server, log),
         ]
-        version = ("MySQL", f"{server.ask('SELECT VERSION()')}, {(log.end - log.start) / 1e6:,.0f} MB of log")
+        version = ("MySQL", f"{server.ask('SELECT VERSION()')}, {log.size / 1e6:,.0f} MB of log")
         pins = contest.versions(version, "aiomysql", ("replication", "debezium"))
         yield LineUp(bench, contenders, (server.instance.pid,), pins)
 

@@ -41,6 +41,7 @@ from benchmarks.process import Usage
 
 HERE = Path(__file__).resolve().parent
 IDLE, OURS, TWO = "Prefect, idle", "headrace", "headrace, 2 partitions"
+PROCESSES = "headrace, 2 processes"
 GZIP, ZSTD = "headrace, gzip", "headrace, zstd"
 DLT, INGESTR, SLING, BOOK = "dlt + ConnectorX", "ingestr", "sling", "by the book"
 
@@ -83,6 +84,7 @@ class Options:
     rounds: int
     only: list[str]
     loop: str
+    partitions: int
     results: Path | None
 
 
@@ -102,10 +104,11 @@ class Contest:
     rows: int = orders.ROWS
     """Of a full run."""
     data: str = "`orders`"
+    columns: int = 12
 
     def folder(self, options: Options) -> Path | None:
         """Where the table and the plot go, if anywhere."""
-        complete = not options.only and options.rows == self.rows
+        complete = not options.only and options.rows == self.rows and options.partitions == 1
         return options.results or (HERE / "results" if complete else None)
 
 
@@ -340,6 +343,7 @@ def options_of(contest: Contest) -> Options:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", action="append", default=[], help="contenders whose name holds this; may be repeated")
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio", help="event loop of headrace")
+    parser.add_argument("--partitions", type=int, default=1, help="kafka: how many the topic has")
     parser.add_argument("--results", type=Path, help="folder for the table and the plot")
     return Options(**vars(parser.parse_args()))
 
@@ -358,7 +362,7 @@ def measured(contest: Contest, options: Options) -> Report:
         size = line_up.bench.csv_bytes
         return Report(
             title=contest.title,
-            introduction=f"{contest.data}: {options.rows:,} rows of 12 columns, {size / 1e6:,.0f} MB of CSV.",
+            introduction=f"{contest.data}: {options.rows:,} rows of {contest.columns} columns, {size / 1e6:,.0f} MB of CSV.",
             rows=options.rows,
             csv_bytes=size,
             results=results,

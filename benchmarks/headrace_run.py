@@ -130,6 +130,7 @@ async def extracted(arguments: argparse.Namespace) -> dict[str, Any]:
         to=to,
         mode="changes" if arguments.start or arguments.database == "kafka" else "full",
         partitions=arguments.partitions,
+        processes=arguments.processes,
     )
     return {**result, "cpu": time.process_time() - before}
 
@@ -173,6 +174,7 @@ def main() -> None:
     parser.add_argument("--query", default="")
     parser.add_argument("--start", default="", help="MySQL: the table's changes since this place in the log")
     parser.add_argument("--partitions", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--compression", choices=["none", "gzip", "zstd"], default="none")
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
     arguments = parser.parse_args()

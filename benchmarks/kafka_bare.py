@@ -15,7 +15,8 @@ def main() -> None:
     consumer = Consumer(
         {"bootstrap.servers": os.environ["KAFKA_BOOTSTRAP"], "group.id": "bench", "enable.auto.commit": False}
     )
-    consumer.assign([TopicPartition(topic, 0, 0)])
+    partitions = consumer.list_topics(topic, 30).topics[topic].partitions
+    consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
     rows = size = 0
     while rows < wanted:
         values = [message.value() or b"" for message in consumer.consume(400, 1) if message.error() is None]

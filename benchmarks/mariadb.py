@@ -76,13 +76,16 @@ class Server:
 
     def row(self, *statements: str) -> tuple[Any, ...] | None:
         """The first row that the last of `statements` answers, all of one connection."""
+        return next(iter(self.rows(*statements)), None)
+
+    def rows(self, *statements: str) -> tuple[tuple[Any, ...], ...]:
+        """The rows that the last of `statements` answers, all of one connection."""
         place = {"host": self.host, "port": self.port, "database": self.database}
         account = {"user": self.user, "password": self.password, "charset": "utf8mb4", "autocommit": True}
         with closing(pymysql.connect(**place, **account)) as connection, connection.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
-            row: tuple[Any, ...] | None = cursor.fetchone()
-        return row
+            return tuple(cursor.fetchall())
 
 
 @contextmanager

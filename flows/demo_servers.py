@@ -49,7 +49,7 @@ _POSTGRES_SETTINGS = {
     "TimeZone": "UTC",
 }
 
-_START_SECONDS = 60
+_START_SECONDS = 180
 
 
 class DemoError(Exception):

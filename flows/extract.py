@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from prefect import flow, get_run_logger
@@ -13,9 +14,10 @@ from prefect.states import Completed
 from pydantic import Field, JsonValue
 
 from blocks.connect import BlockOrName
-from blocks.errors import SnapshotLost
+from blocks.errors import ConfigurationError, SnapshotLost
 from blocks.s3 import S3Destination
 from flows.pool import Pool
+from flows.processes import Processes
 from flows.termination import ended_by_sigterm
 from tasks import progress
 from tasks.commit import commit
@@ -40,6 +42,25 @@ _PLANS = 3
 """How often a run plans before it gives up on snapshots that get lost."""
 
 
+@dataclass(frozen=True)
+class Means:
+    """Where the partitions of a run are extracted, and how many at once."""
+
+    parallel: int
+    work_pool: str = ""
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        if self.work_pool and self.processes > 1:
+            raise ConfigurationError(
+                "field processes: with work_pool each partition has a process of its own already; leave one of the two out"
+            )
+
+    @property
+    def is_elsewhere(self) -> bool:
+        return bool(self.work_pool) or self.processes > 1
+
+
 @flow(name="extract", flow_run_name="{stream} · {mode}", persist_result=False, on_failure=[failed], on_crashed=[failed])
 async def extract(
     stream: StreamName,
@@ -50,6 +71,7 @@ async def extract(
     partitions: Annotated[int, Field(ge=0, le=9_999)] = 0,
     parallel: Annotated[int, Field(ge=1, le=64)] = 4,
     work_pool: str = "",
+    processes: Annotated[int, Field(ge=1, le=64)] = 1,
 ) -> State[dict[str, Any]]:
     """Extract one stream into CSV objects and commit them together with the new watermark.
 
@@ -64,6 +86,8 @@ async def extract(
         parallel: How many slices are read at once; each has a connection of its own.
         work_pool: The name of a work pool whose workers extract the slices, each in a flow run of its own; empty does all
             of it in this process.
+        processes: In how many processes of this machine the slices are extracted, each one slice at a time; 1 does all of it
+            in this process. For machines with cores to spare and sources whose CSV costs more than one core has.
     """
     started = time.monotonic()
     options = ReadOptions(
@@ -71,7 +95,7 @@ async def extract(
         object_bytes=to.object_size_mb << 20, dialect=to.csv, layout=to.layout, dms=to.dms,
     )  # fmt: skip
     with ended_by_sigterm():
-        return await attempts(stream, source, options, to, parallel, started, work_pool)
+        return await attempts(stream, source, options, to, Means(parallel, work_pool, processes), started)
 
 
 async def attempts(
@@ -79,9 +103,8 @@ async def attempts(
     source: Source,
     options: ReadOptions,
     to: S3Destination,
-    parallel: int,
+    means: Means,
     started: float,
-    work_pool: str = "",
 ) -> State[dict[str, Any]]:
     """Plan, extract and commit; once more from the start when a snapshot gets lost. ``started``: when the run began."""
     async with to.client() as client:
@@ -89,7 +112,7 @@ async def attempts(
             try:
                 async with source.open(options) as extractor:
                     run = Run(stream, extractor, options, to, client)
-                    return _outcome(run, await _extracted(run, source, parallel, work_pool), time.monotonic() - started)
+                    return _outcome(run, await _extracted(run, source, means), time.monotonic() - started)
             except SnapshotLost as lost:
                 if attempt == _PLANS:
                     raise
@@ -97,17 +120,13 @@ async def attempts(
     raise AssertionError("unreachable")
 
 
-async def _extracted(run: Run, source: Source, parallel: int, work_pool: str) -> Commit | None:
+async def _extracted(run: Run, source: Source, means: Means) -> Commit | None:
     work = await plan(run)
     if not work.plan.partitions:
         progress.watcher.get().committed(run.stream, None)
         return None
     try:
-        if work_pool:
-            work = Work(work.plan, work.watermark, resumed=work.resumed, spread=True)
-            done = await _partitions(work, parallel, Pool(work_pool, source, run, work).extract)
-        else:
-            done = await _partitions(work, parallel, lambda partition: extract_partition(run, work, partition))
+        work, done = await _everywhere(run, source, work, means)
     except SnapshotLost:
         # What was planned cannot be read any more: the next plan is a fresh one, also when a later run makes it.
         await drop_pending(work.watermark)
@@ -124,6 +143,28 @@ def _until(run: Run, work: Work, done: list[Record]) -> JsonValue:
     if not reached or not isinstance(run.extractor, ChangeExtractor):
         return work.plan.until
     return run.extractor.reached(work.plan, reached)
+
+
+async def _everywhere(run: Run, source: Source, work: Work, means: Means) -> tuple[Work, list[Record]]:
+    """All partitions, by the means that there are for this plan."""
+    if means.is_elsewhere and not work.plan.is_shared and work.plan.mode == "changes":
+        get_run_logger().info(
+            "this process reads the snapshot, which no other can see; others read the changes after it"
+        )
+    elif means.work_pool:
+        work = Work(work.plan, work.watermark, resumed=work.resumed, spread=True)
+        return work, await _partitions(work, means.parallel, Pool(means.work_pool, source, run, work).extract)
+    elif means.processes > 1 and not work.plan.is_shared:
+        raise ConfigurationError(
+            f"field processes: partitions of this {work.plan.mode} read see one state of the source only in the process "
+            "that planned it; leave the field at 1, or use mode incremental"
+        )
+    elif means.processes > 1:
+        async with Processes(source, run) as others:
+            return work, await _partitions(
+                work, means.processes, lambda partition: extract_partition(run, work, partition, others.made)
+            )
+    return work, await _partitions(work, means.parallel, lambda partition: extract_partition(run, work, partition))
 
 
 async def _partitions(work: Work, parallel: int, extracted: Callable[[Partition], Awaitable[Record]]) -> list[Record]:

@@ -35,6 +35,10 @@ class Stream(BaseModel):
         default="", title="Work pool", description="Whose workers extract the partitions; empty: this run."
     )
 
+    processes: int = Field(
+        default=1, ge=1, le=64, title="Processes", description="Of this machine, that extract the partitions."
+    )
+
     def parameters(self) -> dict[str, Any]:
         """The keyword arguments of `extract`."""
         return {name: getattr(self, name) for name in type(self).model_fields}

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from blocks.connect import BlockOrName
 from blocks.s3 import S3Destination
-from flows.extract import StreamName, attempts
+from flows.extract import Means, StreamName, attempts
 from flows.termination import ended_by_sigterm
 from tasks.extractors import AnySource
 from tasks.extractors.contract import Limits, ReadOptions
@@ -62,7 +62,7 @@ async def follow(
     ends = begun + stop_after if stop_after else math.inf
     with ended_by_sigterm():
         while (started := time.monotonic()) < ends:
-            state = await attempts(stream, source, options, to, parallel, started)
+            state = await attempts(stream, source, options, to, Means(parallel), started)
             outcome: Any = state.data
             if outcome["committed"]:
                 total.add(outcome)

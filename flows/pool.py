@@ -35,7 +35,7 @@ class Pool:
 
     def __init__(self, name: str, source: Source, run: Run, work: Work) -> None:
         self._name, self._run, self._work = name, run, work
-        if not (work.plan.resumable or work.plan.joinable is not None):
+        if not work.plan.is_shared:
             raise ConfigurationError(
                 f"field work_pool: partitions of this {work.plan.mode} read see one state of the source only in the "
                 "process that planned it; leave the field empty, or use mode incremental"
@@ -50,10 +50,7 @@ class Pool:
 
     async def extract(self, partition: Partition) -> Record:
         """Have one partition extracted; what there is of it then."""
-        plan = self._work.plan
-        # The first one comes along, because an empty table is told by it; the last is the one to extract.
-        few = plan.partitions[:1] if partition == plan.partitions[0] else (plan.partitions[0], partition)
-        one = plan.model_copy(update={"partitions": few}).model_dump(mode="json")
+        one = self._work.plan.only(partition).model_dump(mode="json")
         for attempt in range(1, _ATTEMPTS + 1):
             ended = await self._watched(await self._started(partition, {**self._parameters, "plan": one}, attempt))
             if ended.state is not None and ended.state.is_completed():

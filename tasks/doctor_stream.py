@@ -10,7 +10,9 @@ from blocks.errors import ConfigurationError, PositionLost
 from blocks.s3 import S3Destination
 from blocks.watermark import Watermark
 from tasks import check_binlog, checks, leftovers
+from tasks.cdc import capture
 from tasks.commits import CommitLog
+from tasks.extractors.kafka.source import KafkaTopics
 from tasks.extractors.mysql.binlog.source import MySQLChanges
 from tasks.extractors.source import Source
 from tasks.failures import explained_by
@@ -35,6 +37,9 @@ async def look(stream: str, source: Source, destination: S3Destination) -> Findi
                 last = await log.last()
         if isinstance(source, MySQLChanges) and last is not None and last.until is not None:
             yield await check_binlog.retention(source.connection, last.until, last.committed_at)
+        if isinstance(source, KafkaTopics) and source.capture is not None:
+            async for finding in capture.status(stream, source):
+                yield finding
     except PositionLost as error:
         yield Finding("error", f"bucket: {error}")
     except (ConfigurationError, ClientError, BotoCoreError, OSError) as error:

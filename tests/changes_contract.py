@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import io
 import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import pytest
@@ -17,6 +17,7 @@ from pydantic import JsonValue
 from blocks.errors import ConfigurationError, PositionLost
 from blocks.s3 import CsvDialect
 from tasks.extractors.contract import CHANGE_COLUMNS, ChangeExtractor, Limits, Output, Plan, ReadOptions, Records
+from tests.destinations import assert_a_cancel_ends_it, assert_its_error_comes_out, assert_one_at_a_time
 from tests.tasks.extractors.binlog import fields
 
 Row = dict[str, str]
@@ -178,31 +179,17 @@ class ChangesContract:
     async def test_emits_wait_for_one_another(self, subject: ChangesUnderTest) -> None:
         """While one waits no other begins: a slow destination slows the log's reader down."""
         await subject.add(3000)
-        under_way = 0
         async with subject.open(ReadOptions(mode="changes")) as extractor:
             plan = await extractor.plan(None)
-
-            async def emit(_output: Output, _records: Records) -> None:
-                nonlocal under_way
-                under_way += 1
-                assert under_way == 1
-                await asyncio.sleep(0.001)
-                under_way -= 1
-
             for partition in plan.partitions:
-                await extractor.capture(plan, partition, emit)
+                await assert_one_at_a_time(partial(extractor.capture, plan, partition))
 
     async def test_a_failing_destination_stops_the_read(self, subject: ChangesUnderTest) -> None:
         """The destination's own error comes out, and the partition can be read again."""
         await subject.add(20)
         async with subject.open(ReadOptions(mode="changes")) as extractor:
             plan = await extractor.plan(None)
-
-            async def fail(_output: Output, _records: Records) -> None:
-                raise ZeroDivisionError("destination")
-
-            with pytest.raises(ZeroDivisionError, match="destination"):
-                await extractor.capture(plan, plan.partitions[0], fail)
+            await assert_its_error_comes_out(partial(extractor.capture, plan, plan.partitions[0]))
             assert ids((await captured(extractor, plan)).all) == list(range(1, 21))
 
     async def test_a_cancelled_read_ends_at_once(self, subject: ChangesUnderTest) -> None:
@@ -210,18 +197,7 @@ class ChangesContract:
         await subject.add(20)
         async with subject.open(ReadOptions(mode="changes")) as extractor:
             plan = await extractor.plan(None)
-            begun = asyncio.Event()
-
-            async def stall(_output: Output, _records: Records) -> None:
-                begun.set()
-                await asyncio.sleep(3600)
-
-            reading = asyncio.create_task(extractor.capture(plan, plan.partitions[0], stall))
-            await begun.wait()
-            reading.cancel()
-            async with asyncio.timeout(5):
-                with pytest.raises(asyncio.CancelledError):
-                    await reading
+            await assert_a_cancel_ends_it(partial(extractor.capture, plan, plan.partitions[0]))
 
     async def test_what_cannot_be_is_refused(self, subject: ChangesUnderTest) -> None:
         """A misspelt name, another mode, columns to choose: errors of configuration. A position of another log is lost."""

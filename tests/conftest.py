@@ -13,7 +13,7 @@ import sysconfig
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
 
 from tests.servers.prefect import PrefectServer
 from tests.servers.support import free_port
@@ -25,8 +25,10 @@ atexit.register(shutil.rmtree, _PREFECT.home, ignore_errors=True)
 for _name in [name for name in os.environ if name.startswith("PREFECT_")]:
     del os.environ[_name]
 os.environ.update(_PREFECT.environment)
+# Or each of the hundreds of processes that the tests start compiles the project anew, half a second of CPU.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-from contextlib import contextmanager  # noqa: E402
+from contextlib import asynccontextmanager, contextmanager  # noqa: E402
 
 import pytest  # noqa: E402
 from blockbuster import BlockBuster  # noqa: E402
@@ -45,6 +47,29 @@ def _or_skip() -> Iterator[None]:
         yield
     except ServerUnavailableError as error:
         unavailable(error)
+
+
+class _DatabaseServer(Protocol):
+    @property
+    def running(self) -> bool: ...
+    def restart(self) -> None: ...
+    async def create_database(self) -> Self: ...
+    async def drop(self) -> None: ...
+
+
+_S = TypeVar("_S", bound=_DatabaseServer)
+
+
+@asynccontextmanager
+async def _database_on(server: _S) -> AsyncIterator[_S]:
+    """An empty database, dropped at the end; its server runs, whatever an earlier test, or this one, does to it."""
+    if not server.running:
+        server.restart()
+    created = await server.create_database()
+    yield created
+    if not created.running:
+        created.restart()
+    await created.drop()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -87,13 +112,8 @@ def postgres_server() -> Iterator[postgres.PostgresServer]:
 @pytest.fixture
 async def database(postgres_server: postgres.PostgresServer) -> AsyncIterator[postgres.PostgresServer]:
     """An empty database of this test's own."""
-    if not postgres_server.running:  # an earlier test killed it
-        postgres_server.restart()
-    created = await postgres_server.create_database()
-    yield created
-    if not created.running:
-        created.restart()
-    await created.drop()
+    async with _database_on(postgres_server) as created:
+        yield created
 
 
 @pytest.fixture
@@ -123,13 +143,15 @@ def mariadb_server() -> Iterator[mysql.MySQLServer]:
 async def mysql_database(request: pytest.FixtureRequest) -> AsyncIterator[mysql.MySQLServer]:
     """An empty database of this test's own, once on MySQL and once on MariaDB."""
     server: mysql.MySQLServer = request.getfixturevalue(f"{request.param}_server")
-    if not server.running:  # an earlier test killed it
-        server.restart()
-    created = await server.create_database()
-    yield created
-    if not created.running:
-        created.restart()
-    await created.drop()
+    async with _database_on(server) as created:
+        yield created
+
+
+@pytest.fixture
+async def only_mysql_database(mysql_server: mysql.MySQLServer) -> AsyncIterator[mysql.MySQLServer]:
+    """An empty database of this test's own, on MySQL alone."""
+    async with _database_on(mysql_server) as created:
+        yield created
 
 
 @pytest.fixture
@@ -166,13 +188,8 @@ def kafka_session() -> Iterator[kafka.KafkaServer]:
 @pytest.fixture
 async def mongodb_database(mongodb_server: mongodb.MongoServer) -> AsyncIterator[mongodb.MongoServer]:
     """An empty database of this test's own."""
-    if not mongodb_server.running:  # an earlier test killed it
-        mongodb_server.restart()
-    created = await mongodb_server.create_database()
-    yield created
-    if not created.running:
-        created.restart()
-    await created.drop()
+    async with _database_on(mongodb_server) as created:
+        yield created
 
 
 @pytest.fixture

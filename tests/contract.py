@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import io
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
 import pytest
@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from blocks.errors import ConfigurationError
 from blocks.s3 import CsvDialect
 from tasks.extractors.contract import Extractor, Plan, ReadOptions
+from tests.destinations import assert_a_cancel_ends_it, assert_its_error_comes_out, assert_one_at_a_time
 
 Row = tuple[str, ...]
 
@@ -125,47 +126,22 @@ class ExtractorContract:
 
     async def test_writes_wait_for_one_another(self, subject: SubjectUnderTest) -> None:
         """While one write waits no other begins: a slow destination slows the source down."""
-        under_way = 0
         async with subject.open(ReadOptions(mode="full")) as extractor:
             plan = await extractor.plan(None)
-
-            async def write(_data: bytes) -> None:
-                nonlocal under_way
-                under_way += 1
-                assert under_way == 1
-                await asyncio.sleep(0.001)
-                under_way -= 1
-
-            await extractor.read(plan, plan.partitions[0], write)
+            await assert_one_at_a_time(partial(extractor.read, plan, plan.partitions[0]))
 
     async def test_a_failing_destination_stops_the_read(self, subject: SubjectUnderTest) -> None:
         """The destination's own error comes out, and the partition can be read again."""
         async with subject.open(ReadOptions(mode="full")) as extractor:
             plan = await extractor.plan(None)
-
-            async def fail(_data: bytes) -> None:
-                raise ZeroDivisionError("destination")
-
-            with pytest.raises(ZeroDivisionError, match="destination"):
-                await extractor.read(plan, plan.partitions[0], fail)
+            await assert_its_error_comes_out(partial(extractor.read, plan, plan.partitions[0]))
             assert len(await collected(extractor, plan)) == await subject.count()
 
     async def test_a_cancelled_read_ends_at_once(self, subject: SubjectUnderTest) -> None:
         """A read that is cancelled while its destination waits ends within seconds."""
         async with subject.open(ReadOptions(mode="full")) as extractor:
             plan = await extractor.plan(None)
-            begun = asyncio.Event()
-
-            async def stall(_data: bytes) -> None:
-                begun.set()
-                await asyncio.sleep(3600)
-
-            reading = asyncio.create_task(extractor.read(plan, plan.partitions[0], stall))
-            await begun.wait()
-            reading.cancel()
-            async with asyncio.timeout(5):
-                with pytest.raises(asyncio.CancelledError):
-                    await reading
+            await assert_a_cancel_ends_it(partial(extractor.read, plan, plan.partitions[0]))
 
     async def test_partitions_show_one_state(self, subject: SubjectUnderTest) -> None:
         """Transfers between rows while the partitions are read never change their sum."""

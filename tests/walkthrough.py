@@ -27,11 +27,13 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import duckdb
 import httpx
 from websockets.asyncio.client import connect
 
 from flows import demo_shop
 from tests.servers import mysql, postgres, s3
+from tests.servers.faults import TcpProxy
 from tests.servers.mysql import MySQLServer, connected
 from tests.servers.postgres import PostgresServer
 from tests.servers.prefect import QUIET
@@ -42,6 +44,8 @@ ROOT = Path(__file__).parent.parent
 STREAMS = ("customers", "orders", "order-items", "products", "stock", "shop-changes")
 """Of the deployments those whose sources are here; and two more, by other flows."""
 OTHERS = ("extract-all/all", "sweep/lake")
+LOADED = ("customers", "orders", "order_items")
+SIZE = demo_shop.Size(customers=2_000, orders=60_000)
 
 _TABLES = (
     "CREATE TABLE products (id BIGINT PRIMARY KEY, name VARCHAR(80) NOT NULL, price DECIMAL(10,2) NOT NULL)",
@@ -125,15 +129,23 @@ class Person:
     def loads(self) -> list[dict[str, Any]]:
         return list(self.ask("flow_runs/filter", flows={"name": {"any_": ["load"]}}))
 
+    def show_terminals(self) -> None:
+        """What the server and the worker have said last: their files go with the scratch folder."""
+        for number, daemon in enumerate(self.started):
+            lines = daemon.log.read_text(errors="replace").splitlines()[-60:]
+            say("".join(f"    {number}: {line}\n" for line in lines))
+
     def leave(self) -> None:
         for daemon in reversed(self.started):
             daemon.stop(seconds=20)
 
 
-def configuration(database: PostgresServer, shop: MySQLServer, lake: S3Server, bucket: str, folder: Path) -> str:
+def configuration(
+    database: PostgresServer, port: int, shop: MySQLServer, lake: S3Server, bucket: str, folder: Path
+) -> str:
     """What a person fills in; the passwords are variables of the worker."""
     return (
-        f"[postgres:shop]\nhost = {database.host}\nport = {database.port}\ndatabase = {database.database}\n"
+        f"[postgres:shop]\nhost = {database.host}\nport = {port}\ndatabase = {database.database}\n"
         f"user = {database.user}\npassword = {database.password}\n\n"
         f"[mysql:shop]\nhost = {shop.host}\nport = {shop.port}\ndatabase = {shop.database}\nuser = {shop.user}\n"
         f"password = {shop.password}\n\n[duckdb:warehouse]\npath = {folder}/warehouse.duckdb\n\n"
@@ -146,7 +158,7 @@ async def fill(database: PostgresServer, shop: MySQLServer) -> None:
     """The shop that prefect.yaml names."""
     connection = await asyncpg.connect(database.dsn())
     try:
-        async for _ in demo_shop.fill(connection, demo_shop.Size(customers=2_000, orders=60_000)):
+        async for _ in demo_shop.fill(connection, SIZE):
             pass
     finally:
         await connection.close()
@@ -155,7 +167,30 @@ async def fill(database: PostgresServer, shop: MySQLServer) -> None:
             await cursor.execute(statement)
 
 
-def walk(person: Person, filled_in: str) -> None:
+async def sell(database: PostgresServer) -> None:
+    """The shop goes on: what the runs of the deployments find that is new."""
+    connection = await asyncpg.connect(database.dsn())
+    try:
+        await demo_shop.change(connection, SIZE)
+    finally:
+        await connection.close()
+
+
+async def rows(database: PostgresServer) -> dict[str, int]:
+    connection = await asyncpg.connect(database.dsn())
+    try:
+        return {table: await connection.fetchval(f"SELECT count(*) FROM {table}") for table in LOADED}
+    finally:
+        await connection.close()
+
+
+def rows_loaded(warehouse: Path) -> dict[str, int]:
+    with duckdb.connect(str(warehouse), read_only=True) as connection:
+        found = {table: connection.execute(f"SELECT count(*) FROM {table}").fetchone() for table in LOADED}
+    return {table: row[0] for table, row in found.items() if row}
+
+
+def walk(person: Person, filled_in: str, database: PostgresServer) -> None:
     """The README's lines, then each deployment once, then the loads."""
     (person.clone / "pipeline.conf").write_text(filled_in)
     (person.clone / "pipeline.conf").chmod(0o600)
@@ -172,12 +207,16 @@ def walk(person: Person, filled_in: str) -> None:
                 wait_until(lambda: _healthy(person), 120)
             case _:
                 person.type(line)
+    asyncio.run(sell(database))
     for name in (*(f"extract/{stream}" for stream in STREAMS), *OTHERS):
         said = person.type(f"prefect deployment run {name} --watch")
         if "Completed" not in said and "finished successfully" not in said:
             raise SystemExit(f"{name} did not complete")
-    wait_until(lambda: _all_loaded(person), 300)
+    _wait_for_loads(person, 300)
     say(f"{len(person.loads())} loads, started by commits, are completed")
+    there, loaded = asyncio.run(rows(database)), rows_loaded(person.clone.parent / "warehouse.duckdb")
+    if there != loaded:
+        raise SystemExit(f"the warehouse has {loaded}, the shop {there}")
 
 
 def _healthy(person: Person) -> bool:
@@ -188,61 +227,88 @@ def _healthy(person: Person) -> bool:
         return False
 
 
-def _all_loaded(person: Person) -> bool:
-    """Whether each stream that was run has a load, and all loads have completed."""
-    time.sleep(2)
-    loads = person.loads()
-    if failed := [run["name"] for run in loads if run["state_type"] in ("FAILED", "CRASHED", "CANCELLED")]:
-        raise SystemExit(f"loads failed: {', '.join(failed)}; see {person.home}")
-    loaded = {run["parameters"].get("stream") for run in loads}
-    return set(STREAMS) <= loaded and all(run["state_type"] == "COMPLETED" for run in loads)
+def _wait_for_loads(person: Person, seconds: float) -> None:
+    """Until each stream that was run has a load, and all loads have completed."""
+    ends = time.monotonic() + seconds
+    while True:
+        loads = person.loads()
+        if failed := [run["name"] for run in loads if run["state_type"] in ("FAILED", "CRASHED", "CANCELLED")]:
+            raise SystemExit(f"loads failed: {', '.join(failed)}")
+        waits = set(STREAMS) - {run["parameters"].get("stream") for run in loads}
+        waits |= {run["name"] for run in loads if run["state_type"] != "COMPLETED"}
+        if not waits:
+            return
+        if time.monotonic() > ends:
+            raise SystemExit(f"not loaded within {seconds:g} s: {', '.join(sorted(waits))}")
+        time.sleep(2)
 
 
-def pages(person: Person) -> dict[str, str]:
-    """The pages a person works with, by the name of the picture; the run is one with partitions."""
+def pages(person: Person, wire: TcpProxy) -> dict[str, str]:
+    """The pages a person works with, by the name of the picture; the run is one with partitions, slow enough to tell of."""
+    wire.throttle(150_000)
     person.type("prefect deployment run extract/orders -p mode=full -p partitions=4 --watch")
+    wire.throttle(None)
     (deployment,) = [found for found in person.ask("deployments/filter") if found["name"] == "orders"]
     asked = {"deployments": {"id": {"any_": [deployment["id"]]}}, "sort": "START_TIME_DESC", "limit": 1}
     runs = person.ask("flow_runs/filter", **asked)
+    newest = {"sort": "CREATED_DESC", "limit": 1}
+    (commit,) = person.ask("artifacts/filter", artifacts={"key": {"any_": ["commit-orders"]}}, **newest)
+    (progress,) = person.ask("artifacts/filter", artifacts={"type": {"any_": ["progress"]}}, **newest)
     return {
         "form": f"deployments/deployment/{deployment['id']}/run",
         "run": f"runs/flow-run/{runs[0]['id']}",
         "artifacts": "artifacts",
-        "commit": "artifacts/key/commit-orders",
+        "commits": "artifacts/key/commit-orders",
+        "commit": f"artifacts/artifact/{commit['id']}",
+        "progress": f"artifacts/artifact/{progress['id']}",
         "blocks": "blocks",
         "deployments": "deployments",
     }
 
 
+def chromium() -> str:
+    """The browser; without one nothing is begun that would need it ten minutes later."""
+    if found := shutil.which("chromium") or shutil.which("chromium-browser"):
+        return found
+    raise SystemExit("there is no chromium here; on Debian: sudo apt-get install chromium")
+
+
+_HIDE_BROKEN = "for (const each of document.images) if (!each.naturalWidth) each.style.visibility = 'hidden'"
+"""The logos of blocks lie on the internet, which the machine that takes the pictures may not reach."""
+
+
 async def take(shots: dict[str, str], to: Path, folder: Path) -> None:
     """Pictures of pages, by chromium's DevTools protocol; each page has ten seconds until it stands still."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        raise SystemExit("there is no chromium here; on Debian: sudo apt-get install chromium")
     port, to = free_port(), to.absolute()
     to.mkdir(parents=True, exist_ok=True)
     browser = Daemon(
-        [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1440,1000",
+        [chromium(), "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1440,1000",
          f"--user-data-dir={folder}", f"--remote-debugging-port={port}", "about:blank"], log=folder.with_suffix(".log"),
     )  # fmt: skip
     try:
         browser.wait_until(lambda: accepts_connections(port), 60)
         (page,) = [one for one in httpx.get(f"http://127.0.0.1:{port}/json").json() if one["type"] == "page"]
         async with connect(page["webSocketDebuggerUrl"], max_size=None) as devtools:
-            for number, (name, url) in enumerate(shots.items()):
-                await devtools.send(json.dumps({"id": 2 * number, "method": "Page.navigate", "params": {"url": url}}))
-                await asyncio.sleep(10)
-                await devtools.send(json.dumps({"id": 2 * number + 1, "method": "Page.captureScreenshot"}))
-                while (said := json.loads(await devtools.recv())).get("id") != 2 * number + 1:
+
+            async def said(number: int, method: str, **parameters: Any) -> Any:
+                await devtools.send(json.dumps({"id": number, "method": method, "params": parameters}))
+                while (answer := json.loads(await devtools.recv())).get("id") != number:
                     pass
-                (to / f"{name}.png").write_bytes(base64.b64decode(said["result"]["data"]))
+                return answer["result"]
+
+            for number, (name, url) in enumerate(shots.items()):
+                await said(4 * number + 1, "Page.navigate", url=url)
+                await asyncio.sleep(10)
+                await said(4 * number + 2, "Runtime.evaluate", expression=_HIDE_BROKEN)
+                shot = await said(4 * number + 3, "Page.captureScreenshot")
+                (to / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
     finally:
         browser.stop()
 
 
 @contextmanager
-def servers() -> Iterator[tuple[PostgresServer, MySQLServer, S3Server, str]]:
-    """The databases and the bucket of the shop."""
+def servers() -> Iterator[tuple[PostgresServer, MySQLServer, S3Server, str, TcpProxy]]:
+    """The databases and the bucket of the shop, and the way to the first of them."""
     with ExitStack() as stack:
         database = stack.enter_context(postgres.started())
         shop = stack.enter_context(mysql.started("MariaDB"))
@@ -254,7 +320,7 @@ def servers() -> Iterator[tuple[PostgresServer, MySQLServer, S3Server, str]]:
             return ours
 
         ours, theirs, bucket = asyncio.run(made())
-        yield ours, theirs, lake, bucket
+        yield ours, theirs, lake, bucket, stack.enter_context(TcpProxy(ours.host, ours.port))
 
 
 def main() -> None:
@@ -263,21 +329,29 @@ def main() -> None:
     words.add_argument("--venv", type=Path, metavar="FOLDER")
     words.add_argument("--keep", action="store_true", help="Let all of it run until Ctrl-C.")
     asked = words.parse_args()
-    with tempfile.TemporaryDirectory(prefix="headrace-walk-") as scratch, servers() as (database, shop, lake, bucket):
+    if asked.screenshots:
+        chromium()
+    with (
+        tempfile.TemporaryDirectory(prefix="headrace-walk-") as scratch,
+        servers() as (database, shop, lake, bucket, wire),
+    ):
         folder = Path(scratch)
         subprocess.run(["git", "clone", "--quiet", ROOT, folder / "headrace"], check=True)
         clone = folder / "headrace"
         person = Person(clone, folder / "prefect", asked.venv.absolute() if asked.venv else clone / ".venv")
         person.home.mkdir()
         try:
-            walk(person, configuration(database, shop, lake, bucket, folder))
+            walk(person, configuration(database, wire.port, shop, lake, bucket, folder), database)
             if asked.screenshots:
-                shots = {name: f"{person.ui}/{path}" for name, path in pages(person).items()}
+                shots = {name: f"{person.ui}/{path}" for name, path in pages(person, wire).items()}
                 asyncio.run(take(shots, asked.screenshots, folder / "chromium"))
             if asked.keep:
                 say(f"{person.ui} — Ctrl-C ends all of it")
                 while True:
                     time.sleep(1)
+        except BaseException:
+            person.show_terminals()
+            raise
         finally:
             person.leave()
 

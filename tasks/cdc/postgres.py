@@ -161,9 +161,19 @@ async def look(connection: Connection, name: str, wanted: Sequence[Table]) -> Fi
         if (finding := _identity(table)) is not None:
             yield finding
     if (found := await slot(connection, name)) is not None:
-        lost = found.status == "lost"
-        way_out = "headrace cdc disable, then enable: it begins with a new snapshot" if lost else ""
-        yield Finding("error" if lost else "ok", f"capture: slot {name}: {found}", way_out)
+        yield _slot(name, found)
+
+
+def _slot(name: str, found: Slot) -> Finding:
+    text = f"capture: slot {name}: {found}"
+    match found.status:
+        case "lost":
+            return Finding("error", text, "headrace cdc disable, then enable: it begins with a new snapshot")
+        case "unreserved":
+            return Finding(
+                "warning", text, "the next checkpoint may remove what it has not read: let the connector catch up"
+            )
+    return Finding("ok", text)
 
 
 def _kept(size: str) -> Finding:

@@ -84,6 +84,16 @@ class Plan(Frozen):
     notes: tuple[str, ...] = ()
     """What a person should know about this plan: assumptions made, privileges missing, bounds held back."""
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes can read partitions of it while the extractor that made it is open."""
+        return self.resumable or self.joinable is not None
+
+    def only(self, partition: Partition) -> Plan:
+        """The plan for whoever reads this partition, the last, alone: the first comes along, an empty table is told by it."""
+        few = self.partitions[:1] if partition == self.partitions[0] else (self.partitions[0], partition)
+        return self.model_copy(update={"partitions": few})
+
     def kept(self) -> dict[str, JsonValue]:
         """As JSON, for a later run, which cannot join a snapshot that is gone by then."""
         return self.model_dump(mode="json", exclude={"joinable"})

@@ -27,14 +27,16 @@ class Naming:
     schema: str = ""
     """Empty: the one the session is in."""
     table: str = "{table}"
-    """May hold ``{stream}`` (with _ for -), ``{table}`` (the source's, or the stream's where it has but one), ``{schema}``."""
+    """May hold ``{stream}`` (with _ for -), ``{table}`` (the source's, or the stream's where it has but one), ``{schema}``,
+    which is left out with the _ behind it where the stream has but one table."""
 
     def of(self, stream: str, source: str) -> str:
         """The name of the table that takes the rows of ``source``, such as ``shop.orders``; empty: the stream has one."""
         written = stream.replace("-", "_")
         schema, _, table = source.rpartition(".")
+        pattern = self.table if schema else self.table.replace("{schema}_", "")
         try:
-            return self.table.format(stream=written, table=table or written, schema=schema)
+            return pattern.format(stream=written, table=table or written, schema=schema)
         except (KeyError, IndexError, ValueError):
             raise ConfigurationError(
                 f"field table_name: {self.table!r} is not a name; it may hold {{stream}}, {{table}} and {{schema}}"

@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from blocks.s3 import S3Destination
+from flows.extract import extract
 from tasks.cdc.settings import Capture, of_postgres, slot_name
 from tests.flows.changes import META
-from tests.flows.shops import Shop
+from tests.flows.shops import Row, Shop, save_block
 from tests.servers.connect import ConnectServer
 from tests.servers.kafka import KafkaServer
 from tests.servers.postgres import connected
 from tests.tasks.extractors.kafka import block_of
-
-Row = dict[str, str]
 
 TABLES = {"orders": ("id",), "items": ("order_id", "number")}
 """Their keys."""
@@ -76,23 +75,14 @@ class DebeziumShop(Shop):
                 await asyncio.sleep(0.1)
 
     async def save(self, to: S3Destination | None = None, block: Any = None) -> dict[str, Any]:
-        await (to or self.destination()).asave(self.name, overwrite=True)
-        await (block or block_of(self.kafka, timeout=60)).asave(self.name, overwrite=True)
+        await save_block(to or self.destination(), self.name)
+        await save_block(block or block_of(self.kafka, timeout=60), self.name)
         source = {
             "connection": f"kafka/{self.name}",
             "topics": [f"{self.name}.public.*"],
             "format": "debezium",
         }
         return {"stream": self.name, "source": source, "to": f"s3-destination/{self.name}"}
-
-    async def changes(self) -> dict[str, list[Row]]:
-        """All committed records of each table, in the order of their positions."""
-        found: dict[str, list[Row]] = {}
-        for entry, rows in await self.committed_files(await self.commits()):
-            found.setdefault(entry.table.split(".")[1], []).extend(rows)
-        for rows in found.values():
-            rows.sort(key=lambda row: row["_position"])
-        return found
 
     async def counted(self) -> dict[str, int]:
         """What was counted in all commits."""
@@ -112,23 +102,29 @@ class DebeziumShop(Shop):
             found[name] = await full.committed_rows(await full.commits())
         return found
 
-    async def catch_up(self, parameters: dict[str, Any], extract: Any, seconds: float = 120) -> None:
-        """Runs, until what is written now has come through: a row of each table, as topics do not wait for each other."""
+    async def catch_up(self, parameters: dict[str, Any], seconds: float = 120) -> None:
+        """Runs, until what is written now has come through."""
         async with connected(self.server) as connection:
             # Of orders, as no test empties those.
             last = await connection.fetchval("SELECT coalesce(-min(id), 0) + 1 FROM orders WHERE id < 0")
-            await connection.execute("INSERT INTO items VALUES (-1, $1, 0)", last)
+            await connection.execute("INSERT INTO items VALUES (-$1::int, 1, 0)", last)
             await connection.execute("INSERT INTO orders (id, counter) VALUES (-$1::int, 1)", last)
-        missing = {("-1", str(last)), (f"-{last}", None)}
-        looked_at = len(await self.commits())
         async with asyncio.timeout(seconds):
-            while missing:
-                await extract(**parameters)
-                commits = (await self.commits())[looked_at:]
-                looked_at += len(commits)
-                rows = await self.committed_rows(commits)
-                missing -= {(row.get("order_id", row.get("id")), row.get("number")) for row in rows}
-                await asyncio.sleep(0.5 * bool(missing))
+            await run_until_come(self, parameters, TABLES, last)
+
+
+async def run_until_come(shop: Shop, parameters: dict[str, Any], keys: dict[str, tuple[str, ...]], last: int) -> None:
+    """Runs, until each table's row whose key begins with ``-last`` has come: topics do not wait for each other."""
+    missing, looked_at = set(keys), len(await shop.commits())
+    while missing:
+        await extract(**parameters)
+        commits = (await shop.commits())[looked_at:]
+        looked_at += len(commits)
+        for entry, rows in await shop.committed_files(commits):
+            table = entry.table.rpartition(".")[2]
+            if any(row[keys[table][0]] == f"-{last}" for row in rows):
+                missing.discard(table)
+        await asyncio.sleep(0.5 * bool(missing))
 
 
 def replayed(rows: list[Row], key: tuple[str, ...]) -> list[Row]:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from blocks.kafka_connect import KafkaConnect
-from flows.extract import extract
 from tasks.cdc import capture
 from tasks.extractors.kafka.source import KafkaTopics
+from tests.flows.cdc import run_until_come
 from tests.flows.changes import ChangesShop
+from tests.flows.shops import save_block
 from tests.servers.connect import ConnectServer
 from tests.servers.kafka import KafkaServer
 from tests.tasks.extractors.kafka import block_of as kafka_block_of
@@ -80,8 +81,8 @@ class TwoWaysShop(ChangesShop):
         ours = await self.save() | {"mode": "changes"}
         ours["source"] |= {"tables": list(KEYS)}
         other = self.through_kafka
-        await other.destination().asave(other.name, overwrite=True)
-        await kafka_block_of(self.kafka, timeout=60).asave(other.name, overwrite=True)
+        await save_block(other.destination(), other.name)
+        await save_block(kafka_block_of(self.kafka, timeout=60), other.name)
         topics = [f"{self.name}.{self.mysql.database}.*"]
         source = {"connection": f"kafka/{other.name}", "topics": topics, "format": "debezium"}
         theirs = {"stream": other.name, "source": source, "to": f"s3-destination/{other.name}", "mode": "changes"}
@@ -94,14 +95,5 @@ class TwoWaysShop(ChangesShop):
             f"INSERT INTO items (order_id, number) VALUES (-{last}, 1)",
             f"INSERT INTO everything (id) VALUES (-{last})",
         )
-        missing, looked_at = set(KEYS), len(await self.through_kafka.commits())
         async with asyncio.timeout(seconds):
-            while missing:
-                await extract(**theirs)
-                commits = (await self.through_kafka.commits())[looked_at:]
-                looked_at += len(commits)
-                for entry, rows in await self.committed_files(commits):
-                    table = entry.table.rpartition(".")[2]
-                    if any(row[KEYS[table][0]] == f"-{last}" for row in rows):
-                        missing.discard(table)
-                await asyncio.sleep(0.5 * bool(missing))
+            await run_until_come(self.through_kafka, theirs, KEYS, last)

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from blocks.mysql import MySQL
-from tests.flows.shops import MySQLShop
+from tests.flows.shops import MySQLShop, Row
 from tests.tasks.extractors.test_mysql import block_of
-
-Row = dict[str, str]
 
 META = ("_op", "_committed_at", "_position", "_unchanged")
 
@@ -26,25 +24,18 @@ class ChangesShop(MySQLShop):
             "CREATE TABLE items (order_id INT, number INT, price DECIMAL(10,2), PRIMARY KEY (order_id, number))",
         )
 
-    async def capture(self, **source: Any) -> dict[str, Any]:
+    async def capture(self, *, processes: int = 1, partitions: int = 0, **source: Any) -> dict[str, Any]:
         """One run of the stream."""
         block: MySQL = block_of(self.mysql)
         named = {"connection": f"mysql/{self.name}", "tables": ["orders", "items"], **source}
-        return await self.run("changes", block=cast("Any", block), source=named)
+        return await self.run(
+            "changes", block=cast("Any", block), source=named, processes=processes, partitions=partitions
+        )
 
     async def save(self, *arguments: Any, **named: Any) -> dict[str, Any]:
         parameters = await super().save(*arguments, **named)
         parameters["source"].pop("table", None)
         return parameters
-
-    async def changes(self) -> dict[str, list[Row]]:
-        """All committed records of each table, in the order of their positions."""
-        found: dict[str, list[Row]] = {}
-        for entry, rows in await self.committed_files(await self.commits()):
-            found.setdefault(entry.table.split(".")[1], []).extend(rows)
-        for rows in found.values():
-            rows.sort(key=lambda row: row["_position"])
-        return found
 
     async def records(self, table: str) -> AsyncIterator[Row]:
         """All committed records of a table as a loader takes them: commit after commit, in the order of positions."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, cast
+from typing import Any, Protocol, TypeVar
 
 import pytest
 
@@ -19,32 +19,44 @@ from tests.servers.mysql import MySQLServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.s3 import S3Server
 
+S = TypeVar("S", bound=Shop)
+
+
+class NewShop(Protocol):
+    """Makes a shop of a kind on a server, and all that is in it."""
+
+    async def __call__(self, kind: type[S], server: Any, **more: Any) -> S: ...
+
 
 @pytest.fixture
-async def shop(database: PostgresServer, s3_server: S3Server, bucket: str, prefect_api: str) -> Shop:
-    """A table of `ROWS` rows (6 MB of text that does not compress), and an empty bucket."""
+def new_shop(s3_server: S3Server, bucket: str, prefect_api: str) -> NewShop:
+    """With an empty bucket, and a Prefect server that runs."""
     assert prefect_api
-    made = Shop(database, s3_server, bucket, {"compression": "none"})
-    await made.create()
-    return made
+
+    async def make(kind: type[S], server: Any, **more: Any) -> S:
+        made = kind(server, s3_server, bucket, {"compression": "none"}, **more)
+        await made.create()
+        return made
+
+    return make
 
 
 @pytest.fixture
-async def mysql_shop(mysql_database: MySQLServer, s3_server: S3Server, bucket: str, prefect_api: str) -> MySQLShop:
+async def shop(database: PostgresServer, new_shop: NewShop) -> Shop:
+    """A table of `ROWS` rows (6 MB of text that does not compress)."""
+    return await new_shop(Shop, database)
+
+
+@pytest.fixture
+async def mysql_shop(mysql_database: MySQLServer, new_shop: NewShop) -> MySQLShop:
     """The same on MySQL, and on MariaDB."""
-    assert prefect_api
-    made = MySQLShop(cast("Any", mysql_database), s3_server, bucket, {"compression": "none"})
-    await made.create()
-    return made
+    return await new_shop(MySQLShop, mysql_database)
 
 
 @pytest.fixture
-async def mongodb_shop(mongodb_database: MongoServer, s3_server: S3Server, bucket: str, prefect_api: str) -> MongoShop:
+async def mongodb_shop(mongodb_database: MongoServer, new_shop: NewShop) -> MongoShop:
     """The same on MongoDB."""
-    assert prefect_api
-    made = MongoShop(cast("Any", mongodb_database), s3_server, bucket, {"compression": "none"})
-    await made.create()
-    return made
+    return await new_shop(MongoShop, mongodb_database)
 
 
 @pytest.fixture
@@ -55,40 +67,26 @@ async def prefect_faults(prefect_api: str) -> AsyncIterator[FaultProxy]:
 
 
 @pytest.fixture
-async def changes_shop(mysql_database: MySQLServer, s3_server: S3Server, bucket: str, prefect_api: str) -> ChangesShop:
-    """Two empty tables, on MySQL and on MariaDB, and an empty bucket."""
-    assert prefect_api
-    made = ChangesShop(cast("Any", mysql_database), s3_server, bucket, {"compression": "none"})
-    await made.create()
-    return made
+async def changes_shop(mysql_database: MySQLServer, new_shop: NewShop) -> ChangesShop:
+    """Two empty tables, on MySQL and on MariaDB."""
+    return await new_shop(ChangesShop, mysql_database)
 
 
 @pytest.fixture
 async def cdc_shop(
-    database: PostgresServer, kafka_server: KafkaServer, connect_server: ConnectServer, s3_server: S3Server, bucket: str,
-    prefect_api: str,
-) -> AsyncIterator[DebeziumShop]:  # fmt: skip
-    """Two empty tables on PostgreSQL, a Kafka Connect worker with Debezium, and an empty bucket."""
-    assert prefect_api
-    made = DebeziumShop(
-        database, s3_server, bucket, {"compression": "none"}, kafka=kafka_server, connect=connect_server
-    )
-    await made.create()
+    database: PostgresServer, kafka_server: KafkaServer, connect_server: ConnectServer, new_shop: NewShop
+) -> AsyncIterator[DebeziumShop]:
+    """Two empty tables on PostgreSQL, and a Kafka Connect worker with Debezium."""
+    made = await new_shop(DebeziumShop, database, kafka=kafka_server, connect=connect_server)
     yield made
     await made.stop_capturing()
 
 
 @pytest.fixture
 async def two_ways_shop(
-    mysql_server: MySQLServer, kafka_server: KafkaServer, connect_server: ConnectServer, s3_server: S3Server, bucket: str,
-    prefect_api: str,
-) -> AsyncIterator[TwoWaysShop]:  # fmt: skip
-    """Three empty tables on MySQL, a Kafka Connect worker with Debezium, and an empty bucket."""
-    assert prefect_api
-    database = await mysql_server.create_database()
-    server: Any = database
-    made = TwoWaysShop(server, s3_server, bucket, {"compression": "none"}, kafka=kafka_server, connect=connect_server)
-    await made.create()
+    only_mysql_database: MySQLServer, kafka_server: KafkaServer, connect_server: ConnectServer, new_shop: NewShop
+) -> AsyncIterator[TwoWaysShop]:
+    """Three empty tables on MySQL, and a Kafka Connect worker with Debezium."""
+    made = await new_shop(TwoWaysShop, only_mysql_database, kafka=kafka_server, connect=connect_server)
     yield made
     await made.stop_capturing()
-    await database.drop()

@@ -21,8 +21,8 @@ from blocks.postgres import Postgres
 from blocks.s3 import S3Destination
 from flows.load import load
 from tasks.commits import Commit, CommitLog, Entry, EntryMeta
-from tasks.extract import header
 from tasks.extractors.contract import Column
+from tasks.objects import header
 from tests.servers.postgres import PostgresServer
 from tests.tasks.extractors.test_postgres import block_of
 

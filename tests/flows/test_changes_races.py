@@ -17,17 +17,19 @@ import aiomysql
 import pytest
 
 from flows.extract import extract
-from tests.flows.changes import META, ChangesShop, Row, assert_replays
+from tests.flows.changes import META, ChangesShop, assert_replays
+from tests.flows.shops import Row, save_block
 from tests.flows.test_kills import STEPS, kill_at
+from tests.flows.writers import while_they_write
 from tests.servers.faults import FaultProxy, TcpProxy
 from tests.servers.mysql import connected
 from tests.tasks.extractors.test_mysql import block_of
 from tests.windows import Execute
 
 SOAK = bool(os.environ.get("HEADRACE_SOAK"))
-RUNS = 90 if SOAK else 12
+RUNS = 90 if SOAK else 8
 KILLED_EVERY = 2 if SOAK else 4
-PAUSE = 0.15 if SOAK else 0.03
+PAUSE = 0.15 if SOAK else 0.1
 """Of a writer, at most: in a soak less is written at a time, for longer."""
 
 pytestmark = pytest.mark.timeout(7200 if SOAK else 900)
@@ -183,14 +185,7 @@ async def beside_writers(shop: ChangesShop, work: Awaitable[T], pause: float) ->
     """
     writers = [Writer(shop, number * IDS, pause=pause) for number in range(1, 5)]
     try:
-        async with asyncio.TaskGroup() as group:
-            for writer in writers:
-                group.create_task(writer.write())
-            try:
-                return await work, writers
-            finally:
-                for writer in writers:
-                    writer.stopping = True
+        return await while_they_write(writers, work), writers
     finally:
         async with connected(shop.mysql) as connection, connection.cursor() as cursor:
             for writer in writers:
@@ -228,7 +223,7 @@ def assert_counters_rise(rows: list[Row]) -> None:
 
 async def disturb(shop: ChangesShop, run: int) -> None:
     """What happens to servers between runs."""
-    if run % 5 == 2:
+    if run % 2 == 0:
         await shop.execute("FLUSH BINARY LOGS")
     if run % 6 == 5:
         await asyncio.to_thread(shop.mysql.restart)
@@ -236,7 +231,7 @@ async def disturb(shop: ChangesShop, run: int) -> None:
 
 async def killed(shop: ChangesShop, parameters: dict[str, Any], s3: FaultProxy, prefect: FaultProxy) -> None:
     """A run that is killed somewhere, if it comes that far."""
-    await shop.destination(s3.endpoint).asave(f"{shop.name}-faulty", overwrite=True)
+    await save_block(shop.destination(s3.endpoint), f"{shop.name}-faulty")
     step = random.choice([name for name in STEPS if name not in ("create", "part", "complete")])
     faulty = parameters | {"to": f"s3-destination/{shop.name}-faulty"}
     await kill_at(step, random.choice(["before", "after"]), 1, faulty, s3, prefect)
@@ -252,7 +247,8 @@ async def test_every_change_comes_once(
     block = block_of(shop.mysql.through(mysql_wire.port))
     parameters = await shop.save(block=cast("Any", block))
     parameters["source"]["tables"] = ["orders"]
-    parameters |= {"mode": "changes", "partitions": 2}
+    # As many as the log has files: each is read by itself.
+    parameters |= {"mode": "changes", "partitions": 9}
 
     async def runs() -> None:
         await asyncio.sleep(1)
@@ -263,7 +259,7 @@ async def test_every_change_comes_once(
                 continue
             if run % 3 == 0:
                 mysql_wire.cut_after(random.randint(20_000, 200_000))
-            await extract(**parameters)
+            await extract(**parameters, processes=2 if run % 7 == 4 else 1)
 
     _, writers = await beside_writers(shop, runs(), PAUSE)
     # The plan of a run that was killed ends where the log ended then.

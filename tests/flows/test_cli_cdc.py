@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,10 @@ async def test_the_sample_of_the_wal_runs(cdc_shop: DebeziumShop, tmp_path: Path
         assert (followed.exit_code, "2 rows in" in followed.output) == (0, True), followed.output
         status = await told("cdc", "status", "shop-wal")
         assert (status.exit_code, "RUNNING, tasks: RUNNING" in status.output) == (0, True), status.output
-        for output in (enabled.output, checked.output, ran.output, status.output):
+        doctored = await told("doctor")
+        assert f"✓ connector {shop.name}: RUNNING, tasks: RUNNING" in doctored.output, doctored.output
+        assert re.search(r"✓ capture: slot \w+: read, .* MB of WAL retained", doctored.output), doctored.output
+        for output in (doctored.output, enabled.output, checked.output, ran.output, status.output):
             assert "Traceback" not in output
     finally:
         disabled = await told("cdc", "disable", "shop-wal")

@@ -12,9 +12,11 @@ import pytest
 
 from flows.extract import extract
 from tests.flows.cdc_mysql import KEYS, TwoWaysShop
-from tests.flows.changes import META, Row, assert_same, replayed
+from tests.flows.changes import META, assert_same, replayed
+from tests.flows.shops import Row
 from tests.flows.test_changes_races import IDS, Writer, assert_counters_rise
 from tests.flows.test_kafka import kill_broker, kill_connect, kill_headrace
+from tests.flows.writers import while_they_write
 from tests.servers.faults import FaultProxy
 
 pytestmark = pytest.mark.timeout(900)
@@ -128,20 +130,17 @@ async def test_both_ways_bring_the_same(
     writers: list[Writer | TypesWriter | Alterer] = [*plain, types, alterer]
     killers = [kill_connect, kill_broker, kill_headrace]
     random.shuffle(killers)
-    async with asyncio.TaskGroup() as group:
-        for writer in writers:
-            group.create_task(writer.write())
-        try:
-            for kill in killers:
-                await asyncio.sleep(random.uniform(0.5, 2))
-                await kill(shop, theirs, s3_faults, prefect_faults)
-                if kill is kill_headrace:
-                    await kill(shop, ours, s3_faults, prefect_faults)
-                await extract(**theirs)
-                await extract(**ours)
-        finally:
-            for writer in writers:
-                writer.stopping = True
+
+    async def killed() -> None:
+        for kill in killers:
+            await asyncio.sleep(random.uniform(0.5, 2))
+            await kill(shop, theirs, s3_faults, prefect_faults)
+            if kill is kill_headrace:
+                await kill(shop, ours, s3_faults, prefect_faults)
+            await extract(**theirs)
+            await extract(**ours)
+
+    await while_they_write(writers, killed())
     await shop.catch_up(theirs, 1)
     for _ in range(2):  # the plan of a run that was killed ends where the log ended then
         await extract(**ours)

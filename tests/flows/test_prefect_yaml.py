@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import secrets
 import shlex
 import subprocess
+import sys
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -85,6 +87,30 @@ async def test_pools_of_containers(prefect_api: str, client: PrefectClient, tmp_
         assert {"image", "env"} <= template["variables"]["properties"].keys()
     finally:
         await client.delete_work_pool(pool)
+
+
+_PULLED = """
+import asyncio, json, os, sys
+from prefect.deployments.steps.core import run_steps
+from prefect.flows import load_flow_from_entrypoint
+os.chdir(asyncio.run(run_steps(json.loads(sys.argv[1]), {}))["directory"])
+flow = load_flow_from_entrypoint("flows/extract.py:extract")
+print(flow.name, sys.modules["tasks"].__file__)
+"""
+
+
+async def test_the_project_from_git(prefect_api: str, tmp_path: Path) -> None:
+    """The pull step that the page shows clones the project into where a worker runs, and the flow is that of the clone."""
+    assert prefect_api
+    (shown,) = [block.text for block in blocks("docs/operations.md", "yaml") if "git_clone" in block.text]
+    steps = yaml.safe_load(shown.replace("https://git.example/acme/headrace.git", ROOT.as_uri()))["pull"]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _PULLED, json.dumps(steps), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    said = (await process.communicate())[0].decode()
+    assert process.returncode == 0, said
+    (clone,) = (folder for folder in tmp_path.iterdir() if (folder / "prefect.yaml").exists())
+    assert f"extract {clone / 'tasks' / '__init__.py'}" in said
 
 
 def instructions() -> list[tuple[str, list[str]]]:

@@ -22,16 +22,16 @@ from bson.objectid import ObjectId
 from flows.extract import extract
 from flows.extract_all import Stream, extract_all
 from tasks.extractors.mysql import bounds, wire
-from tests.flows.shops import MongoShop, MySQLShop, Shop
+from tests.flows.shops import MongoShop, MySQLShop, Shop, save_block
 from tests.flows.test_kills import STEPS, kill_at
 from tests.servers.faults import FaultProxy
 from tests.servers.mongodb import database_of
 from tests.windows import Execute
 
 SOAK = bool(os.environ.get("HEADRACE_SOAK"))
-RUNS = 300 if SOAK else 20
+RUNS = 300 if SOAK else 8
 SLOW_RUNS = 100 if SOAK else 3
-KILLED_EVERY = 4 if SOAK else 7
+KILLED_EVERY = 4 if SOAK else 3
 
 # So many runs take minutes, and on a slow machine many.
 pytestmark = pytest.mark.timeout(7200 if SOAK else 1800)
@@ -184,7 +184,7 @@ async def streams(walkers: Walkers, endpoint: str | None = None) -> list[dict[st
     shop = walkers.shop
     to = f"{shop.name}-faulty" if endpoint else shop.name
     saved = await shop.save()
-    await shop.destination(endpoint).asave(to, overwrite=True)
+    await save_block(shop.destination(endpoint), to)
     return [
         {
             "stream": f"{shop.name}-{name}",

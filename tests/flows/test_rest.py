@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flows.extract import extract
-from tests.flows.shops import Shop
+from tests.flows.shops import Shop, save_block
 from tests.flows.test_kills import kill_at
 from tests.servers.faults import FaultProxy
 from tests.servers.rest import Space
@@ -43,8 +43,8 @@ class RestShop(Shop):
         return list(range(1, self.count + 1))
 
     async def save(self, to: Any = None, block_: Any = None) -> dict[str, Any]:
-        await (to or self.destination()).asave(self.name, overwrite=True)
-        await (block_ or block(self.space)).asave(self.name, overwrite=True)
+        await save_block(to or self.destination(), self.name)
+        await save_block(block_ or block(self.space), self.name)
         start = datetime.now(UTC) - timedelta(hours=1)
         source = {
             "connection": f"rest-api/{self.name}",

@@ -11,10 +11,13 @@ from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterType, FlowRunFilter, FlowRunFilterName
 from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from blocks.s3 import S3Destination
 from flows.extract_all import Stream, extract_all
 from tests.flows.shops import Shop
+from tests.servers.faults import FaultProxy
+from tests.servers.rules import Action, Delay, Respond
 
 
 async def names(shop: Shop) -> set[str]:
@@ -67,6 +70,25 @@ async def test_a_partition_tells_how_far_it_is(shop: Shop, monkeypatch: pytest.M
     assert [re.sub(r"[\d.,]+ (?=MB|rows)", "# ", description) for description, _ in told] == [
         f"{shop.name}, partition 0000{number}: # MB of CSV, # rows: done" for number in (1, 2)
     ]
+
+
+@pytest.mark.parametrize("answer", [Respond(500), Delay(3)], ids=["refused", "late"])
+async def test_progress_that_the_server_does_not_take_fails_nothing(
+    shop: Shop,
+    prefect_faults: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    answer: Action,
+) -> None:
+    """The partition is extracted; its log says once that its progress is not shown, and why."""
+    monkeypatch.setattr("tasks.extract._ARTIFACT_SECONDS", 0)
+    monkeypatch.setattr("tasks.extract._ANSWER_SECONDS", 1)
+    rule = prefect_faults.before(answer, method="POST", path="/artifacts/$")
+    with temporary_settings({PREFECT_API_URL: f"{prefect_faults.endpoint}/api"}):
+        await shop.run("full")
+    assert rule.fired
+    assert len(await shop.commits()) == 1
+    assert caplog.text.count("its progress is not shown") == 1
 
 
 async def progress_of(shop: Shop) -> list[tuple[str, float]]:

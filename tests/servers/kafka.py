@@ -123,6 +123,12 @@ class Broker:
     def running(self) -> bool:
         return self._daemon is not None and self._daemon.running
 
+    @property
+    def pid(self) -> int:
+        """The process of the broker that was started last."""
+        assert self._daemon is not None, "never started"
+        return self._daemon.pid
+
     def stop(self) -> None:
         if self._daemon:
             self._daemon.stop(signal.SIGTERM, 20)

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import os
 import random
 import shutil
@@ -83,7 +84,8 @@ def data_folder(name: str, *, owner: int | None = None) -> Iterator[Path]:
 
 
 def free_port() -> int:
-    """A port nobody listens on, outside the range the kernel hands to clients: it stays free over a restart."""
+    """A port nobody listens on, outside the range the kernel hands to clients: it stays free over a restart, and no other
+    process of the tests is given it while this one lives: a server takes seconds until it listens."""
     for port in random.sample(range(15000, 32000), 200):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -91,8 +93,30 @@ def free_port() -> int:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+        if _reserved(port):
             return port
     raise RuntimeError("no free TCP port between 15000 and 32000")
+
+
+_ports: set[int] = set()
+"""Those that this process was given."""
+
+
+@functools.cache
+def _ports_file() -> int:
+    """One for all processes of this user, open until this one ends: closing it would give up its locks."""
+    return os.open(Path(tempfile.gettempdir(), f"headrace-ports-{os.geteuid()}"), os.O_RDWR | os.O_CREAT, 0o600)
+
+
+def _reserved(port: int) -> bool:
+    """Take the port, by a lock on the byte of its number; False if somebody has it."""
+    try:
+        fcntl.lockf(_ports_file(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    is_new = port not in _ports  # what this process has locked it may lock again
+    _ports.add(port)
+    return is_new
 
 
 def accepts_connections(port: int) -> bool:

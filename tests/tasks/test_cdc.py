@@ -13,8 +13,10 @@ import pytest
 from blocks.errors import ConfigurationError
 from blocks.kafka_connect import KafkaConnect
 from blocks.postgres import Postgres
+from tasks.cdc import postgres
 from tasks.cdc.settings import slot_name
 from tasks.extractors.kafka.source import KafkaTopics
+from tasks.findings import Finding
 from tests.servers.connect import ConnectServer
 from tests.servers.kafka import KafkaServer
 from tests.servers.postgres import PostgresServer, connected
@@ -151,3 +153,31 @@ async def _rows(source: KafkaTopics) -> list[dict[str, str]]:
         return (await run(source)).all
     except ConfigurationError:  # no topic yet
         return []
+
+
+async def test_a_slot_that_nobody_reads(database: PostgresServer) -> None:
+    """While its WAL may go at the next checkpoint that is a warning, once it is gone an error."""
+    name = f"s_{token_hex(4)}"
+
+    async def said() -> list[Finding]:
+        return [finding async for finding in postgres.look(connection, name, []) if f"slot {name}" in finding.text]
+
+    async with connected(database) as connection:
+        await connection.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+        await connection.execute("SELECT pg_reload_conf()")
+        await connection.execute("SELECT pg_create_logical_replication_slot($1, 'pgoutput')", name)
+        try:
+            assert [finding.level for finding in await said()] == ["ok"]
+            for _ in range(3):
+                await connection.execute(
+                    "SELECT pg_logical_emit_message(false, 'x', repeat('x', 1000)), pg_switch_wal()"
+                )
+            (risky,) = await said()
+            assert (risky.level, "next checkpoint" in risky.way_out) == ("warning", True), risky
+            await connection.execute("CHECKPOINT")
+            (lost,) = await said()
+            assert (lost.level, "new snapshot" in lost.way_out) == ("error", True), lost
+        finally:
+            await connection.execute("SELECT pg_drop_replication_slot($1)", name)
+            await connection.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
+            await connection.execute("SELECT pg_reload_conf()")

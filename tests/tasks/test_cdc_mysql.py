@@ -64,9 +64,9 @@ class Captured(Commands):
 
 @pytest.fixture
 async def captured(
-    mysql_server: MySQLServer, kafka_server: KafkaServer, connect_server: ConnectServer
+    only_mysql_database: MySQLServer, kafka_server: KafkaServer, connect_server: ConnectServer
 ) -> AsyncIterator[Captured]:
-    database = await mysql_server.create_database()
+    database = only_mysql_database
     await database.execute(
         "CREATE TABLE a (id INT PRIMARY KEY, note TEXT)",
         "CREATE TABLE b (id INT PRIMARY KEY, at DATETIME(3))",
@@ -78,7 +78,6 @@ async def captured(
     if not connect_server.running:
         connect_server.start()
     await made.disable(made.source())
-    await database.drop()
 
 
 async def test_capture_on_and_off(captured: Captured) -> None:

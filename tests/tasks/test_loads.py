@@ -19,10 +19,10 @@ from blocks.duck import DuckDB
 from blocks.errors import PositionLost
 from blocks.s3 import CsvDialect
 from tasks.commits import Commit, Entry, EntryMeta
-from tasks.extract import header
 from tasks.extractors.contract import CHANGE_COLUMNS, Column
 from tasks.loads.loader import Loader, session_of
 from tasks.loads.targets import Naming
+from tasks.objects import header
 from tests.flows.loads import Objects
 from tests.servers.postgres import PostgresServer
 from tests.tasks.extractors.test_postgres import block_of
@@ -164,3 +164,12 @@ async def replay(seed: int, block: Any, folder: Path) -> None:
             assert rows == history.expected(known=known), (seed, sequence)
         with pytest.raises(PositionLost, match="up to 6, and 8 builds on 7"):
             await loader.load(history.commit(8, folder))
+
+
+@pytest.mark.parametrize(
+    ("stream", "source", "name"),
+    [("orders", "", "orders"), ("order-items", "", "order_items"), ("shop-changes", "shop.orders", "shop_orders")],
+)
+def test_tables_of_two_databases_are_told_apart(stream: str, source: str, name: str) -> None:
+    """By {schema}_{table}, of which the first part is left out where a stream has but one table."""
+    assert Naming(table="{schema}_{table}").of(stream, source) == name

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import json
+from collections.abc import Mapping
 
 import msgspec
 
 from blocks.kafka import Kafka
 from tasks.extractors.catalog import Found, stream_name
-from tasks.extractors.kafka.cluster import EARLIEST, LATEST, Cluster, Topic
+from tasks.extractors.kafka.cluster import EARLIEST, LATEST, Cluster, Place, Topic
 from tasks.extractors.kafka.consumer import Reader
 from tasks.extractors.kafka.message import Message
 
 _SAMPLED = 20
 """Messages of a topic: its last ones."""
+_SHOWN = 8
+"""Partitions whose offsets are told."""
 
 
 async def topics(block: Kafka, _schema: str, like: str) -> list[Found]:
@@ -47,8 +50,14 @@ def _found(block: Kafka, cluster: Cluster, topic: Topic) -> Found:
         key=(),
         cursors=(),
         source=(f"topics: {json.dumps([topic.name])}", f"format: {looks}"),
-        told=f"{topic.partitions} partition(s), {f'looks like {looks}' if sample else 'empty'}",
+        told=f"{topic.partitions} partition(s), offsets {_offsets(first, next_)}, {f'looks like {looks}' if sample else 'empty'}",
     )
+
+
+def _offsets(first: Mapping[Place, int], next_: Mapping[Place, int]) -> str:
+    """Where each partition begins, and the offset that its next message gets; of many partitions the first few."""
+    each = [f"{first[place]}-{next_[place]}" for place in sorted(first)]
+    return " ".join(each[:_SHOWN]) + (" …" if len(each) > _SHOWN else "")
 
 
 def _sample(block: Kafka, topic: str, partition: int, start: int, end: int) -> list[Message]:

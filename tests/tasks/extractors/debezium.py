@@ -13,6 +13,8 @@ from typing import Any
 from confluent_kafka import Consumer
 
 from blocks.s3 import CsvDialect
+from tasks.cdc import settings
+from tasks.cdc.settings import Capture
 from tasks.extractors.contract import Output, Records
 from tasks.extractors.kafka.debezium import DebeziumDecoder, DebeziumOptions, debezium_decoder
 from tasks.extractors.kafka.message import Message
@@ -20,19 +22,10 @@ from tests.servers.connect import ConnectServer
 from tests.servers.kafka import KafkaServer
 from tests.servers.mysql import MySQLServer
 from tests.servers.postgres import PostgresServer
+from tests.tasks.extractors import test_mysql, test_postgres
 from tests.tasks.extractors.binlog import fields
 
 SAMPLES = Path(__file__).parent / "debezium_samples"
-
-WITH_SCHEMAS = {"key.converter.schemas.enable": "true", "value.converter.schemas.enable": "true"}
-EXACT = {
-    "decimal.handling.mode": "string",
-    "interval.handling.mode": "string",
-    "bigint.unsigned.handling.mode": "precise",
-    "column.propagate.source.type": ".*",
-    "value.converter.replace.null.with.default": "false",
-}
-"""The settings that lose the least: docs/debezium.md."""
 
 _JSON = "org.apache.kafka.connect.json.JsonConverter"
 
@@ -86,7 +79,7 @@ class Connector:
     def __init__(self, kafka: KafkaServer, connect: ConnectServer, config: Mapping[str, str]) -> None:
         self.name = f"c{secrets.token_hex(4)}"
         self._kafka, self._connect = kafka, connect
-        self._config = {"tasks.max": "1", "topic.prefix": self.name, "heartbeat.interval.ms": "0", **config}
+        self._config = {"tasks.max": "1", **config, "topic.prefix": self.name, "heartbeat.interval.ms": "0"}
 
     def start(self) -> None:
         self._connect.put(self.name, self._config, 120)
@@ -118,26 +111,51 @@ def _message(got: Any) -> Message:
     return Message(got.topic(), got.partition(), got.offset(), got.timestamp()[1], got.key(), got.value(), headers)
 
 
-def of_postgres(server: PostgresServer, **settings: str) -> dict[str, str]:
-    slot = f"s{secrets.token_hex(4)}"
+def of_postgres(server: PostgresServer, **more: str) -> dict[str, str]:
+    """Under the connector's own defaults."""
     return {
         "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
         "database.hostname": server.host, "database.port": str(server.port), "database.user": server.user,
         "database.password": server.password, "database.dbname": server.database, "plugin.name": "pgoutput",
-        "slot.name": slot, "slot.drop.on.stop": "true", "publication.name": slot,
         "key.converter": _JSON, "value.converter": _JSON,
-    } | settings  # fmt: skip
+    } | _slot() | more  # fmt: skip
 
 
-def of_mysql(server: MySQLServer, kafka: KafkaServer, **settings: str) -> dict[str, str]:
+def exact_postgres(server: PostgresServer, *tables: str) -> dict[str, str]:
+    """As `headrace cdc enable` has it, but for who makes slot and publication, and ends them."""
+    capture = Capture("", "", tables, server.password)
+    return settings.of_postgres(test_postgres.block_of(server), capture, messages=False) | _slot()
+
+
+def _slot() -> dict[str, str]:
+    name = f"s{secrets.token_hex(4)}"
+    return {
+        "slot.name": name, "slot.drop.on.stop": "true", "publication.name": name,
+        "publication.autocreate.mode": "all_tables",
+    }  # fmt: skip
+
+
+def of_mysql(server: MySQLServer, kafka: KafkaServer) -> dict[str, str]:
+    """Under the connector's own defaults."""
     return {
         "connector.class": "io.debezium.connector.mysql.MySqlConnector",
         "database.hostname": server.host, "database.port": str(server.port), "database.user": server.user,
-        "database.password": server.password, "database.server.id": str(secrets.randbelow(1 << 30) + 1000),
+        "database.password": server.password, "database.server.id": str(_server_id()),
         "database.include.list": server.database, "schema.history.internal.kafka.topic": f"h{secrets.token_hex(4)}",
         "schema.history.internal.kafka.bootstrap.servers": kafka.bootstrap,
         "key.converter": _JSON, "value.converter": _JSON,
-    } | settings  # fmt: skip
+    }  # fmt: skip
+
+
+def exact_mysql(server: MySQLServer, kafka: KafkaServer, *tables: str) -> dict[str, str]:
+    """As `headrace cdc enable` has it."""
+    capture = Capture("", f"h{secrets.token_hex(4)}", tables, server.password)
+    block = test_mysql.block_of(server)
+    return settings.of_mysql(block, capture, bootstrap=kafka.bootstrap, server_id=_server_id())
+
+
+def _server_id() -> int:
+    return secrets.randbelow(1 << 30) + 1000
 
 
 async def recorded(connector: Connector, snapshot: int, changes: Callable[[], Any], total: int) -> list[Message]:

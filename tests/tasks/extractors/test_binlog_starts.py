@@ -38,7 +38,7 @@ async def read(server: MySQLServer, limits: Limits, start: str) -> tuple[list[st
             plan = await extractor.plan(since)
             if not plan.partitions:
                 return ids, runs
-            since = await extractor.capture(plan, plan.partitions[0], emit)
+            since = extractor.reached(plan, [await extractor.capture(plan, plan.partitions[0], emit)])
             runs += 1
 
 
@@ -84,7 +84,7 @@ async def test_a_start_now_is_one_of_its_own(mysql_database: MySQLServer) -> Non
     async with opened(mysql_database, Limits(), snapshot=False) as extractor:
         plan = await extractor.plan(None)
         (partition,) = plan.partitions
-        assert partition.lower == partition.upper
+        assert partition.lower == {"since": partition.upper, "begin": None}
         assert plan.until == partition.upper
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
@@ -12,7 +13,7 @@ from blocks.s3 import CsvDialect
 from tasks.extractors.kafka.debezium import DebeziumOptions, debezium_decoder
 from tasks.extractors.kafka.debezium.decoder import SEEN_BEFORE
 from tasks.extractors.kafka.debezium.events import Source
-from tasks.extractors.kafka.debezium.positions import source_order
+from tasks.extractors.kafka.debezium.positions import ascend, source_order
 from tasks.extractors.kafka.message import Message
 from tests.tasks.extractors.debezium import compact, decoder, rows, sample
 
@@ -79,6 +80,21 @@ def test_whatever_is_sent_again_comes_once(restarts: list[int], new_runs: bool) 
         got += log.ids(*_EVENTS[start:])
     assert got == [1, 2, 3, 4, 5, 6]
     assert log.ids(_postgres(7, 500, 420, 5)) == [7]
+
+
+_PLACES = st.lists(st.tuples(st.none() | st.integers(1, 1200), st.integers(1, 1200)), min_size=1, max_size=6)
+
+
+@given(_PLACES | _PLACES.map(lambda places: sorted(places, key=lambda place: (place[0] or 0, place[1]))))
+def test_an_order_that_is_told_of_many_at_once_is_that_of_each(places: list[tuple[int | None, int]]) -> None:
+    """Numbers of any width, and transactions of which the one before is not known."""
+    sources = [Source(**{name: _postgres(1, lsn, before, 1)["value"]["source"][name] for name in ("lsn", "sequence")})
+               for before, lsn in places]  # fmt: skip
+    each = [source_order(source, "u") or () for source in sources]
+    rises = all(place < following for place, following in pairwise(each))
+    assert rises or not ascend(sources)
+    if len({len(source.sequence or "") for source in sources}) == 1 and all(before for before, _ in places):
+        assert ascend(sources) == rises or len({len(str(before)) for before, _ in places}) > 1
 
 
 def test_a_restart_in_the_middle() -> None:

@@ -24,10 +24,10 @@ from tests.servers.postgres import PostgresServer, connected
 from tests.tasks.extractors import test_mysql, test_mysql_types, test_postgres, test_postgres_types
 from tests.tasks.extractors.binlog import fields
 from tests.tasks.extractors.debezium import (
-    EXACT,
-    WITH_SCHEMAS,
     Connector,
     decode,
+    exact_mysql,
+    exact_postgres,
     of_mysql,
     of_postgres,
     recorded,
@@ -163,11 +163,10 @@ _DEFAULTS: Losses = {
 async def test_all_types_of_postgresql(
     database: PostgresServer, kafka_server: KafkaServer, connect_server: ConnectServer
 ) -> None:
-    """With the settings that are recommended: only what the connector has lost is not the same."""
+    """With headrace's own settings: only what the connector has lost is not the same."""
     table = _Postgres(database)
     await table.create()
-    settings = EXACT | WITH_SCHEMAS | {"include.unknown.datatypes": "true"}
-    connector = Connector(kafka_server, connect_server, of_postgres(database, **settings))
+    connector = Connector(kafka_server, connect_server, exact_postgres(database, "public.everything"))
     messages = await table.record(connector, 2, lambda: table.add(3), 4)
     _, expected = await table.selected()
     found = _differences(messages, DebeziumOptions(), "public.everything", expected | {"id": "1"})
@@ -212,11 +211,7 @@ _MYSQL_LOSSES: Losses = {
 
 
 async def _mysql(
-    server: MySQLServer,
-    kafka: KafkaServer,
-    connect: ConnectServer,
-    options: Callable[[Any], DebeziumOptions],
-    **settings: str,
+    server: MySQLServer, connector: Connector, options: Callable[[tuple[Column, ...]], DebeziumOptions]
 ) -> Losses:
     values = test_mysql_types.values_of(server)
     columns = ", ".join(f"c{n} {kind}" for n, (kind, *_) in enumerate(values))
@@ -230,7 +225,6 @@ async def _mysql(
 
     await server.execute(f"CREATE TABLE everything (id INT PRIMARY KEY, {columns}) CHARACTER SET utf8mb4")
     await add(1)
-    connector = Connector(kafka, connect, of_mysql(server, kafka, **settings))
     messages = await recorded(connector, 2, lambda: add(3), 4)
     source = MySQLTable(connection=test_mysql.block_of(server), table="everything", where="id = 1")
     described, expected = await _selected(source)
@@ -240,28 +234,24 @@ async def _mysql(
 
 
 async def test_all_types_of_mysql(
-    mysql_server: MySQLServer, kafka_server: KafkaServer, connect_server: ConnectServer
+    only_mysql_database: MySQLServer, kafka_server: KafkaServer, connect_server: ConnectServer
 ) -> None:
-    """With the settings that are recommended: only what the connector has lost is not the same."""
-    database = await mysql_server.create_database()
-    found = await _mysql(database, kafka_server, connect_server, lambda _: DebeziumOptions(), **(EXACT | WITH_SCHEMAS))
-    await database.drop()
-    assert found == _MYSQL_LOSSES
+    """With headrace's own settings: only what the connector has lost is not the same."""
+    server = only_mysql_database
+    connector = Connector(
+        kafka_server, connect_server, exact_mysql(server, kafka_server, f"{server.database}.everything")
+    )
+    assert await _mysql(server, connector, lambda _: DebeziumOptions()) == _MYSQL_LOSSES
 
 
 async def test_all_types_of_mysql_without_schemas(
-    mysql_server: MySQLServer, kafka_server: KafkaServer, connect_server: ConnectServer
+    only_mysql_database: MySQLServer, kafka_server: KafkaServer, connect_server: ConnectServer
 ) -> None:
     """Under the connector's defaults, with the types that our own SELECT knows."""
-    database = await mysql_server.create_database()
-    found = await _mysql(
-        database,
-        kafka_server,
-        connect_server,
-        lambda columns: DebeziumOptions(tables={f"{database.database}.everything": columns}),
-    )
-    await database.drop()
-    assert found == _MYSQL_LOSSES
+    server = only_mysql_database
+    connector = Connector(kafka_server, connect_server, of_mysql(server, kafka_server))
+    name = f"{server.database}.everything"
+    assert await _mysql(server, connector, lambda columns: DebeziumOptions(tables={name: columns})) == _MYSQL_LOSSES
 
 
 # -- operations ---------------------------------------------------------------------------------------------------------
@@ -287,7 +277,7 @@ async def _operations(
     """The records of a table whose columns have defaults: operation, unchanged, id, v, note, n."""
     table = _Postgres(database)
     await table._execute("DROP TABLE IF EXISTS defaulted", _DEFAULTED)
-    connector = Connector(kafka, connect, of_postgres(database, **settings))
+    connector = Connector(kafka, connect, settings)
     messages = await table.record(connector, 1, lambda: table._execute(*_OPERATIONS.strip().split("\n")), 8)
     names = ("_op", "_unchanged", "id", "v", "note", "n")
     return [tuple(row[name] for name in names) for row in rows(decode(messages), "public.defaulted")]
@@ -297,7 +287,7 @@ async def test_operations_and_nulls_of_columns_that_have_defaults(
     database: PostgresServer, kafka_server: KafkaServer, connect_server: ConnectServer
 ) -> None:
     """A NULL stays NULL; a changed key is a deletion and an insertion; what the log lacks is named, not made up."""
-    settings = EXACT | WITH_SCHEMAS | {"skipped.operations": "none"}
+    settings = exact_postgres(database, "public.defaulted")
     others = '"[""v"",""note"",""n"",""at"",""big""]"'
     assert await _operations(database, kafka_server, connect_server, settings) == [
         ("S", "", "0", "", "", "3"),
@@ -315,6 +305,7 @@ async def test_connects_own_converter_writes_defaults_for_nulls(
     database: PostgresServer, kafka_server: KafkaServer, connect_server: ConnectServer
 ) -> None:
     """Why ``replace.null.with.default`` has to be set: without it nothing in an event tells NULL from the default."""
-    settings = WITH_SCHEMAS | {"skipped.operations": "none"}
+    settings = exact_postgres(database, "public.defaulted")
+    del settings["key.converter.replace.null.with.default"], settings["value.converter.replace.null.with.default"]
     found = await _operations(database, kafka_server, connect_server, settings)
     assert [row[3:5] for row in found[:2]] == [("5", "x"), ("5", "x")]

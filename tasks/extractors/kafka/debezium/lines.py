@@ -19,7 +19,9 @@ class Lines:
     def of(self, reader: Reader, stretch: Stretch) -> tuple[list[str], dict[int, Sequence[str]]]:
         """The records, and which columns some of them lack, by their index."""
         rows, apart = reader.shape.rows, stretch.without_row()
-        usual = [index for index in range(len(stretch.rows)) if index not in apart]
+        usual: Sequence[int] = range(len(stretch.rows))
+        if apart:
+            usual = [index for index in usual if index not in apart]
         values = rows.values([stretch.rows[index] for index in usual] if apart else stretch.rows)
         if lacking := {usual[index] for index in rows.lacking(values)}:
             apart |= lacking

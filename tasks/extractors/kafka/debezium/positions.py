@@ -57,7 +57,7 @@ def source_order(source: Source, op: str) -> Place | None:
     return None
 
 
-def _ascend(sources: Sequence[Source]) -> bool:
+def ascend(sources: Sequence[Source]) -> bool:
     """Whether each stands behind the one before, as far as that can be told without taking all places apart."""
     places: Any
     if sources[0].sequence is not None:
@@ -65,6 +65,11 @@ def _ascend(sources: Sequence[Source]) -> bool:
         comma = texts[0].find(",")
         if comma < 1 or set(map(str.find, texts, repeat(","))) != {comma}:
             return False
+        first, last = texts[0], texts[-1]
+        whole = first.endswith(f',"{sources[0].lsn}"]') and last.endswith(f',"{sources[-1].lsn}"]')
+        if whole and first[1] == last[1] and len(set(map(len, texts))) == 1:
+            # All numbers in them are of one width, so they compare as those do; null sorts behind any number.
+            return all(map(lt, texts, islice(texts, 1, None)))
         # Of one width: they compare as the numbers in them do. "null" is compared with itself alone.
         before = [text[:comma] for text in texts]
         if before[-1] == "[null" != before[0]:
@@ -119,7 +124,7 @@ class Deduplicator:
         if "r" in ops:
             return all_same(ops)  # rows of a snapshot have no place
         seen = self._seen.get((stretch.batch.topic, stretch.batch.partition, sources[0].name))
-        if seen is None or not all_same([source.name for source in sources]) or not _ascend(sources):
+        if seen is None or not all_same([source.name for source in sources]) or not ascend(sources):
             return False
         first, last = source_order(sources[0], ops[0]), source_order(sources[-1], ops[-1])
         if first is None or last is None or first <= seen.last:

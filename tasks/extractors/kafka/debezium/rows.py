@@ -152,7 +152,7 @@ class Rows:
     def texts(self, values: list[str | None]) -> list[str]:
         """Fields of texts: in quotes where COPY would put them in quotes."""
         null, holes = self.null, None in values
-        known = ["" if value is None else value for value in values]
+        known: list[str] = ["" if value is None else value for value in values] if holes else values  # type: ignore[assignment]
         every = "\0".join(known)
         if '"' in every or "," in every or "\n" in every or "\r" in every or null in values:
             if '"' in every:

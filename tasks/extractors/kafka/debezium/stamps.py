@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,14 @@ def texts(micros: Sequence[int]) -> list[str]:
 
 def lines(block: bytearray, width: int) -> list[str]:
     """Those of a block of ASCII."""
-    text = block.decode("ascii")
-    return [text[at : at + width] for at in range(0, len(text), width)]
+    text, count = block.decode("ascii"), len(block) // width
+    return list(_cut(width, count)(text)) if count > 1 else [text] * count
+
+
+@lru_cache(32)
+def _cut(width: int, count: int) -> Callable[[str], tuple[str, ...]]:
+    """What cuts a text of so many lines, two or more: made once for all stretches as long, it is twice as fast as a loop."""
+    return itemgetter(*[slice(at, at + width) for at in range(0, width * count, width)])
 
 
 def write(block: bytearray, width: int, at: int, values: Sequence[int]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -18,7 +20,8 @@ from blocks.errors import ConfigurationError, PositionLost, SnapshotLost
 from blocks.mysql import MySQL
 from tasks.extractors.contract import NOT_ASKED, Behind, Emit, Partition, Plan, ReadOptions, Records
 from tasks.extractors.mysql import snapshot
-from tasks.extractors.mysql.binlog.position import LogPosition, log_position, row_prefix
+from tasks.extractors.mysql.binlog import parts
+from tasks.extractors.mysql.binlog.position import LogPosition, Reached, joined, log_position, row_prefix
 from tasks.extractors.mysql.binlog.schema import Dialects, Shapes, output_of
 from tasks.extractors.mysql.binlog.server import LogServer, choices
 from tasks.extractors.mysql.binlog.starts import Starts
@@ -38,7 +41,6 @@ _NOT_EXACT = (
     "a snapshot that a change stream can go on from needs a moment's lock, and the server gave none. GRANT RELOAD ON *.* "
     "(MySQL 8: or BACKUP_ADMIN with LOCK TABLES on the databases) TO this user, or set snapshot: false"
 )
-_LOG = "log"
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class ChangesExtractor:
         self._plan_id: str | None = None
         self._selects: dict[Table, Select] = {}
         self._is_mariadb = False
+        self._one_at_a_time = asyncio.Semaphore(1)
+        """A process makes CSV of one part of the log as fast as of several, and needs the memory of one."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -78,7 +82,8 @@ class ChangesExtractor:
     def asked(self) -> str:
         """See `Extractor.asked`."""
         subject = self._subject
-        asked = [subject.block.describe(), subject.tables, subject.snapshot, subject.start, subject.zero_dates]
+        # The number: of what `Partition` and `Reached` mean, so that no plan of another version is taken up.
+        asked = [2, subject.block.describe(), subject.tables, subject.snapshot, subject.start, subject.zero_dates]
         options = self._options.model_dump(exclude=set(NOT_ASKED))
         return hashlib.sha256(json.dumps([*asked, options]).encode()).hexdigest()[:16]
 
@@ -108,18 +113,18 @@ class ChangesExtractor:
             if since.server == server.identity:
                 await server.check_is_there(since)
             else:
-                since = await Starts(server, self._window).elsewhere(since)
+                since = await Starts(server, partial(self._window, since.tables)).elsewhere(since)
         except PositionLost as error:
             raise PositionLost(f"{error}. {choices()}") from None
         end = await server.end(since.epoch)
         if end.place == since.place:
             return blank.model_copy(update={"until": blank.since})
-        return self._log_plan(blank, since, end)
+        return await self._log_plan(server, blank, since, end)
 
     async def _from_start(self, server: LogServer, blank: Plan) -> Plan:
         end = await server.end()
         if self._subject.start == "now":
-            return self._log_plan(blank, end, end)
+            return await self._log_plan(server, blank, end, end)
         try:
             start = await Starts(server, self._window).named(self._subject.start)
         except PositionLost as error:
@@ -129,17 +134,16 @@ class ChangesExtractor:
                 f"field start: {self._subject.start!r} is neither now, nor a place in the log such as {end}, nor a set of "
                 "GTIDs, nor a time such as 2026-01-31 12:00:00+00"
             )
-        return self._log_plan(blank, start, end)
+        return await self._log_plan(server, blank, start, end)
 
-    def _log_plan(self, blank: Plan, since: LogPosition, end: LogPosition) -> Plan:
-        partition = Partition(name=_LOG, lower=since.model_dump(mode="json"), upper=end.model_dump(mode="json"))
-        size = end.position - since.position if end.file == since.file else None
+    async def _log_plan(self, server: LogServer, blank: Plan, since: LogPosition, end: LogPosition) -> Plan:
+        within = parts.Within(since, end, await server.files())
         return blank.model_copy(
             update={
                 "until": end.model_dump(mode="json"),
-                "partitions": (partition,),
+                "partitions": within.cut(self._options),
                 "resumable": True,
-                "estimated_bytes": size,
+                "estimated_bytes": within.size,
                 "statement": f"the binary log of {end.server} from {since} to {end}",
             }
         )
@@ -200,6 +204,7 @@ class ChangesExtractor:
             file=str(place["file"]),
             position=int(str(place["position"])),
             gtids=str(place.get("gtids") or ""),
+            tables=tuple(sorted(self._selects)),
             as_of=as_of,
         )
 
@@ -221,28 +226,29 @@ class ChangesExtractor:
     async def capture(self, plan: Plan, partition: Partition, emit: Emit) -> JsonValue:
         """See `ChangeExtractor.capture`."""
         try:
-            if partition.name != _LOG:
+            if parts.is_slice(partition):
                 await self._table_slice(plan, partition, emit)
                 return None
-            since, until = log_position(partition.lower), log_position(partition.upper)
-            assert since is not None  # noqa: S101 - written by `_log_plan`
-            assert until is not None  # noqa: S101
-            reached = await (await self._window()).read(since, until, emit, self._options.limits)
+            async with self._one_at_a_time:
+                part = parts.Part.of(partition)
+                window = await self._window((part.begin or part.since).tables)
+                reached = await window.read(part.since, part.until, emit, self._options.limits, begin=part.begin)
             return reached.model_dump(mode="json")
         except aiomysql.MySQLError as error:
             raise explained(error, f"partition {partition.name} cannot be read") from error
 
     def reached(self, plan: Plan, positions: Sequence[JsonValue]) -> JsonValue:  # noqa: ARG002 - of the contract
-        """See `ChangeExtractor.reached`: the log is one partition."""
-        return positions[-1]
+        """See `ChangeExtractor.reached`."""
+        return joined(map(Reached.model_validate, positions)).model_dump(mode="json")
 
-    async def _window(self) -> LogWindow:
+    async def _window(self, known: Collection[Table] = ()) -> LogWindow:
+        """``known``: tables that may be gone by now."""
         control = await Session.open(self._subject.block, again=True)
         try:
             writing = await Writing.of(control, self._options.dialect, self._subject.zero_dates)
             relations = {
                 found: await described(control, qualified(*found), "", writing)
-                for found in await self._tables.found(control)
+                for found in await self._tables.found(control, known)
             }
             flavour: Flavour = "MariaDB" if control.is_mariadb else "MySQL"
         finally:

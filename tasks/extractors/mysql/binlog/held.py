@@ -13,7 +13,7 @@ from itertools import groupby
 from tasks.extractors.contract import CHANGE_COLUMNS, Emit, Limits, Output, Records
 from tasks.extractors.mysql.binlog.events import Begun, GarbledLogError
 from tasks.extractors.mysql.binlog.schema import Shapes
-from tasks.extractors.mysql.binlog.statements import emptied
+from tasks.extractors.mysql.binlog.statements import drops, emptied
 from tasks.extractors.mysql.binlog.tables import Tables
 from tasks.extractors.mysql.binlog.transactions import Map, Rows, Savepoint, Statement
 
@@ -108,6 +108,8 @@ class HeldRows:
                 nulls = f",{self._null}" * (len(output.columns) - len(CHANGE_COLUMNS) + 1)
                 line = f"T,{self._committed_at},{self._next_prefix()}{0:08d}{nulls}\n"
                 await self._hold(output, Records(data=line.encode(), count=1))
+                if drops(statement.text):
+                    self._shapes.dropped.add(table)
 
     async def _hold(self, output: Output, records: Records) -> None:
         if not records.count:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 from pydantic import JsonValue, ValidationError
 
 from blocks.errors import PositionLost
 from tasks.extractors.contract import Frozen
+from tasks.extractors.mysql.binlog.statements import Table
 
 
 class Prepared(Frozen):
@@ -40,6 +42,8 @@ class LogPosition(Frozen):
     """Found by GTIDs: what lies from here on may be in ``gtids`` already, and is passed over then."""
     not_before: int = 0
     """Transactions that were committed before (microseconds since 1970) are passed over."""
+    tables: tuple[Table, ...] = ()
+    """Followed tables that there were by then: DROP DATABASE names none of those that it empties."""
     as_of: int = 0
     """What the server had committed by then (microseconds since 1970, its clock) lies before this position; 0: not known."""
 
@@ -65,6 +69,32 @@ def number_of(file: str) -> int:
     3
     """
     return int(file.rpartition(".")[2])
+
+
+class Reached(Frozen):
+    """What reading a part of the log came to."""
+
+    position: LogPosition
+    decided: tuple[str, ...] = ()
+    """XA transactions that end in this part, and were prepared before it."""
+    dropped: tuple[Table, ...] = ()
+    """Tables that are gone at its end, and may have been there before it."""
+
+
+def joined(parts: Iterable[Reached]) -> LogPosition:
+    """What several parts of the log, each from where the one before ends, come to."""
+    prepared: dict[str, Prepared] = {}
+    tables: set[Table] = set()
+    position: LogPosition | None = None
+    for part in parts:
+        position = part.position
+        for xid in part.decided:
+            prepared.pop(xid, None)
+        prepared |= {each.xid: each for each in position.prepared}
+        tables = (tables - set(part.dropped)) | set(position.tables)
+    if position is None:
+        raise ValueError("a run of changes reads at least one part of the log")
+    return position.model_copy(update={"prepared": tuple(prepared.values()), "tables": tuple(sorted(tables))})
 
 
 def log_position(since: JsonValue) -> LogPosition | None:

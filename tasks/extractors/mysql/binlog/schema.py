@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from blocks.errors import ConfigurationError
@@ -49,11 +49,31 @@ class Shapes:
         """By the body of the table map, which is the same for as long as a table is the same."""
         self._by_number: dict[bytes, _Shape | None] = {}
         self._last: dict[Table, Output] = {}
+        self._told: set[Table] = set()
+        self.dropped: set[Table] = set()
+        """Tables that have had no rows since they were dropped."""
 
     @property
     def known(self) -> list[Table]:
         """Followed tables that there are, or that had rows in the log."""
-        return sorted({*self._relations, *self._last})
+        return sorted({*self._relations, *self._last, *self._told} - self.dropped)
+
+    def remember(self, tables: Iterable[Table]) -> None:
+        """Tables that there were before what is read, and may not be there now."""
+        self._told.update(table for table in tables if table in self._tables)
+
+    def recall(self, bodies: Iterable[bytes], gone: Iterable[Table]) -> None:
+        """What table maps before say of tables that were not seen since, and which were dropped."""
+        for body in bodies:
+            shape = self._shape(body)
+            if shape is not None and shape.table not in self.dropped:
+                self._last.setdefault(shape.table, shape.output)
+        self.dropped.update(table for table in gone if table not in self._last)
+
+    def table_of(self, body: bytes) -> Table:
+        """That of a table map."""
+        table_map = TableMap.parse(body, self._dialects.flavour)
+        return table_map.schema, table_map.table
 
     def forget(self) -> None:
         """The server gives numbers anew."""
@@ -67,6 +87,7 @@ class Shapes:
         shape = self._by_number[body[:6]] = self._shapes[body]
         if shape is not None:
             self._last[shape.table] = shape.output
+            self.dropped.discard(shape.table)
 
     def _shape(self, body: bytes) -> _Shape | None:
         table_map = TableMap.parse(body, self._dialects.flavour)

@@ -27,6 +27,16 @@ def emptied(statement: str, schema: str, known: Collection[Table]) -> list[Table
     return []
 
 
+def drops(statement: str) -> bool:
+    """Whether what it empties is gone then."""
+    return not _TRUNCATE.match(statement)
+
+
+def drops_database(statement: str) -> bool:
+    """Whether it is a DROP DATABASE, which names no table."""
+    return _DROP_DATABASE.match(statement) is not None
+
+
 def _table(name: str, schema: str) -> Table:
     parts = [_plain(part) for part in _PART.findall(name)]
     return (parts[0], parts[1]) if len(parts) == 2 else (schema, parts[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from fnmatch import translate
 from typing import Self
@@ -50,11 +51,11 @@ class Tables:
         name = ".".join(table)
         return any(p.match(name) for p in self.wanted) and not any(p.match(name) for p in self.unwanted)
 
-    async def found(self, session: Session) -> list[tuple[str, str]]:
-        """Those that are there now; `ConfigurationError` where a pattern fits none."""
+    async def found(self, session: Session, known: Collection[tuple[str, str]] = ()) -> list[tuple[str, str]]:
+        """Those that are there now; `ConfigurationError` where a pattern fits none, and none of those known before."""
         there = [(str(schema), str(name)) for schema, name in await session.rows(_TABLES)]
         for pattern, text in zip(self.wanted, (p for p in self.patterns if not p.startswith("-")), strict=True):
-            if not any(pattern.match(".".join(table)) for table in there):
+            if not any(pattern.match(".".join(table)) for table in (*there, *known)):
                 raise ConfigurationError(
                     f"field tables: {text!r} fits no table that is there and that the account may read; "
                     "`headrace discover` lists the tables"

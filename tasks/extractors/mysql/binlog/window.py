@@ -13,9 +13,10 @@ from tasks.extractors.mysql.binlog.gtids import GtidSet, gtid_list, previous_gti
 from tasks.extractors.mysql.binlog.held import HeldRows, Meter, instant
 from tasks.extractors.mysql.binlog.kept import Kept
 from tasks.extractors.mysql.binlog.log import FIRST, LogReader, Placed
-from tasks.extractors.mysql.binlog.position import LogPosition, Prepared, number_of, row_prefix
+from tasks.extractors.mysql.binlog.position import LogPosition, Prepared, Reached, number_of, row_prefix
 from tasks.extractors.mysql.binlog.schema import Shapes
 from tasks.extractors.mysql.binlog.server import choices
+from tasks.extractors.mysql.binlog.statements import Table, drops, drops_database, emptied
 from tasks.extractors.mysql.binlog.tables import Tables
 from tasks.extractors.mysql.binlog.transactions import (
     Decided,
@@ -43,17 +44,22 @@ class Window:
         self._block, self._tables, self._shapes, self._null = block, tables, shapes, null
         self._server_id = server_id
 
-    async def read(self, since: LogPosition, until: LogPosition, emit: Emit, limits: Limits) -> LogPosition:
-        """Push the records to ``emit``; how far it came: to ``until``, or to where a limit was reached."""
+    async def read(
+        self, since: LogPosition, until: LogPosition, emit: Emit, limits: Limits, *, begin: LogPosition | None = None
+    ) -> Reached:
+        """Push the records to ``emit``; how far it came: to ``until``, or to where a limit was reached.
+
+        ``begin``: where the run's part of the log begins, if others read from there to ``since``.
+        """
+        self._shapes.remember((begin or since).tables)
         gtids = GtidSet.parse(since.gtids or await self.gtids_at(since))
         prepared = {each.xid: each for each in since.prepared}
         if since.place == until.place:
-            return until.model_copy(
-                update={"gtids": str(gtids), "born": since.born, "prepared": since.prepared}
-            )  # nothing is read
+            kept = {"gtids": str(gtids), "born": since.born, "prepared": since.prepared, "tables": since.tables}
+            return Reached(position=until.model_copy(update=kept))  # nothing is read
         meter = Meter(limits)
         rows = HeldRows(self._shapes, self._tables, self._null, emit, meter)
-        follower = _Follower(self, rows, gtids, prepared, since)
+        follower = _Follower(self, rows, gtids, prepared, since, begin)
         async with aclosing(self._events(since, until)) as events:
             async for placed in events:
                 await follower.take(placed)
@@ -67,12 +73,14 @@ class Window:
         if not follower.is_between:
             raise GarbledLogError(f"{until} is in the middle of a transaction")
         await rows.pass_on()
-        return until.model_copy(
-            update={"gtids": str(gtids), "born": follower.born, "prepared": tuple(prepared.values())}
-        )
+        came = {"gtids": str(gtids), "born": follower.born, "prepared": tuple(prepared.values())}
+        position = until.model_copy(update={**came, "tables": tuple(self._shapes.known)})
+        return Reached(position=position, decided=tuple(follower.decided), dropped=tuple(sorted(self._shapes.dropped)))
 
     async def gtids_at(self, place: LogPosition) -> str:
         """The GTIDs up to there: what the file begins with, and those in it."""
+        if place.position == FIRST:
+            return str(await self.gtids_before(place.file))
         gtids = GtidSet({})
         transactions = Transactions()
         async for placed in self._events(place.model_copy(update={"position": FIRST}), place):
@@ -99,6 +107,32 @@ class Window:
                         case Kind.GTID | Kind.ANONYMOUS_GTID | Kind.MARIADB_GTID:
                             return GtidSet({})
         return GtidSet({})
+
+    def is_riddle(self, statement: Statement) -> bool:
+        """Whether it empties tables of which only what stands before says what they are."""
+        known = set(self._shapes.known)
+        gone = emptied(statement.text, statement.query.schema, known)
+        return drops_database(statement.text) or any(table in self._tables and table not in known for table in gone)
+
+    async def recall(self, since: LogPosition, until: LogPosition) -> None:
+        """Take in which tables there are behind a part of the log that others read."""
+        there: dict[Table, bytes] = {}
+        tables: dict[bytes, Table] = {}
+        gone: set[Table] = set()
+        transactions = Transactions()
+        async for placed in self._events(since, until):
+            for step in transactions.steps(placed):
+                if isinstance(step, Map):
+                    body = step.event.body
+                    table = tables.get(body) or tables.setdefault(body, self._shapes.table_of(body))
+                    there[table] = body
+                    gone.discard(table)
+                elif isinstance(step, Statement) and drops(step.text):
+                    dropped = emptied(step.text, step.query.schema, [*self._shapes.known, *there])
+                    gone.update(dropped)
+                    for table in dropped:
+                        there.pop(table, None)
+        self._shapes.recall(there.values(), gone)
 
     async def begun_at(self, file: str) -> int:
         """When a file was begun, in seconds since 1970."""
@@ -173,15 +207,23 @@ class _Follower:
     """Goes from transaction to transaction."""
 
     def __init__(
-        self, window: Window, rows: HeldRows, gtids: GtidSet, prepared: dict[str, Prepared], since: LogPosition
+        self,
+        window: Window,
+        rows: HeldRows,
+        gtids: GtidSet,
+        prepared: dict[str, Prepared],
+        since: LogPosition,
+        begin: LogPosition | None,
     ) -> None:
         self._window, self._rows = window, rows
         self._gtids, self._prepared = gtids, prepared
-        self._since = since
+        self._since, self._begin = since, begin
         self._transactions = Transactions()
         self._start: Start | None = None
         self._is_xa = self._is_known = False
         self._kept = Kept()
+        self.decided: list[str] = []
+        """XA transactions that were prepared before."""
         self.born = since.born
         self.as_of = since.as_of
         """When the last transaction was committed."""
@@ -224,6 +266,9 @@ class _Follower:
             case Map() | Rows() | Statement() | Savepoint():
                 if self._is_xa and isinstance(step, Map | Rows):
                     self._kept.add(step)
+                if self._begin is not None and isinstance(step, Statement) and self._window.is_riddle(step):
+                    await self._window.recall(self._begin, self._since)
+                    self._begin = None
                 # The numbers that maps give to tables hold beyond their transaction.
                 if isinstance(step, Map) or not (self._is_xa or self._is_known):
                     await self._rows.take(step)
@@ -236,6 +281,8 @@ class _Follower:
 
     async def _decide(self, xid: str, *, committed: bool) -> None:
         prepared, steps = self._prepared.pop(xid, None), self._kept.taken(xid)
+        if prepared is None and steps is None:
+            self.decided.append(xid)
         if not committed:
             return
         if steps is not None:

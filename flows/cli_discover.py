@@ -53,7 +53,7 @@ def _print_table(found: list[Found]) -> None:
         table.add_column(name, overflow="fold")
     for one in found:
         rows = "?" if one.rows is None else f"{one.rows:,}"
-        told = ", ".join(map(str, one.cursors)) or one.told or "–"
+        told = ", ".join(map(str, one.cursors)) or (one.told if not one.fields else "") or "–"
         if not one.readable:
             told = f"no SELECT privilege; {told}"
         cells = [one.written, rows, f"{one.bytes / 1e6:,.1f}", ", ".join(one.key) or "–", told]

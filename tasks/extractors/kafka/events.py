@@ -10,6 +10,7 @@ from blocks.kafka import Kafka
 from tasks.extractors.contract import Column
 from tasks.extractors.kafka.debezium import DebeziumOptions, Modes
 from tasks.extractors.kafka.debezium.forms import UNAVAILABLE
+from tasks.extractors.kafka.fields import Part
 from tasks.extractors.kafka.patterns import is_meant
 from tasks.extractors.kafka.registry import Registry
 
@@ -65,7 +66,7 @@ class DebeziumEvents(BaseModel, frozen=True, extra="forbid", title="Debezium"):
         "source's log, left out, and counted; keep: they come again.",
     )
 
-    def options(self, block: Kafka) -> DebeziumOptions:
+    def options(self, block: Kafka, parts: tuple[Part, ...], *, hex_key: bool) -> DebeziumOptions:
         """What the decoder is told."""
         names = ("decimal", "time", "interval", "binary", "hstore", "bigint_unsigned")
         return DebeziumOptions(
@@ -79,6 +80,8 @@ class DebeziumEvents(BaseModel, frozen=True, extra="forbid", title="Debezium"):
             unavailable=self.unavailable,
             prefix=self.prefix,
             tables_wanted=self._is_wanted if self.tables else None,
+            parts=parts,
+            hex_key=hex_key,
             deduplicate=self.duplicates == "remove",
         )
 

@@ -53,10 +53,11 @@ class KafkaTopics(Declared, Source):
         description="fail: they stop the run; dead-letter: they go to a CSV of their own (_dead_letters), with the reason, and "
         "are counted in the commit.",
     )
-    parts: tuple[Part, ...] = Field(
-        default=("key",),
+    parts: tuple[Part, ...] | None = Field(
+        default=None,
         title="Parts of the message",
-        description="What becomes a column beside the value, in this order: key, topic, partition, offset, timestamp, headers.",
+        description="What becomes a column beside the value, in this order: key, topic, partition, offset, timestamp, headers. "
+        "Not given: the key, and with format debezium none.",
     )
     key_format: Literal["text", "bytes"] = Field(
         default="text",
@@ -85,10 +86,18 @@ class KafkaTopics(Declared, Source):
             )
         if self.debezium != DebeziumEvents() and self.format != "debezium":
             raise ValueError(f"debezium: has no effect with format {self.format}")
-        taken = {COLUMNS[part].name for part in self.parts}
+        if self.key_format != "text" and "key" not in self.chosen:
+            raise ValueError("key_format: has no effect, for no column takes the key; add key to parts")
+        taken = {COLUMNS[part].name for part in self.chosen}
         if twice := sorted(taken & {field.name for field in self.fields}):
             raise ValueError(f"fields: {', '.join(twice)} is the column of a part; call yours otherwise")
         return self
+
+    @property
+    def chosen(self) -> tuple[Part, ...]:
+        """What of a message becomes a column."""
+        usual: tuple[Part, ...] = () if self.format == "debezium" else ("key",)
+        return usual if self.parts is None else self.parts
 
     def open(self, options: ReadOptions) -> ChangeExtractor:
         if options.mode != "changes":
@@ -109,7 +118,7 @@ class KafkaTopics(Declared, Source):
     def maker(self, dialect: CsvDialect) -> Callable[[JsonValue], Decoder]:
         """Makes decoders of the format; each is given the state of the one before."""
         if self.format == "debezium":
-            events = self.debezium.options(self.connection)
+            events = self.debezium.options(self.connection, self.chosen, hex_key=self.key_format == "bytes")
             return lambda state: debezium_decoder(dialect, events, state)
-        plain = Plain(self.format, self.parts, self.key_format == "bytes", self)
+        plain = Plain(self.format, self.chosen, self.key_format == "bytes", self)
         return lambda _state: PlainDecoder(dialect, plain)

@@ -39,14 +39,16 @@ class Batches:
             return self._each.csv(data)
         if not self._learned:
             self._learn(data, places[:: max(1, len(places) // _SAMPLES)])
-        counted = self._each.writer.counted
-        before = counted.copy()
+        writer = self._each.writer
+        counted = writer.counted
+        before, nulled = counted.copy(), writer.nulled
         lines, sound = self._lines(data, places)
         odd = np.flatnonzero(~sound).tolist()
         if odd:
             lines = self._with_odd(data, places, lines, sound)
             self._learned = len(odd) * 10 < len(places)
-        if not _is_utf8(lines):
+        # What columns do not show is kept with the rest, document by document.
+        if not _is_utf8(lines) or (self._each.extra.kept and writer.nulled != nulled):
             counted.clear()
             counted.update(before)
             return self._each.csv(data)

@@ -75,6 +75,8 @@ class Writer:
     def __init__(self, texts: Texts, dialect: CsvDialect, declared: Declared) -> None:
         self.texts = texts
         self.counted: Counter[str] = Counter()
+        self.nulled = 0
+        """Values that their columns do not show, as they are of another type."""
         self.null = dialect.null
         self._mistyped = declared.mistyped
         # The empty string is quoted, so that it is not NULL; so is a string that is the marker.
@@ -129,7 +131,10 @@ class Writer:
                 f"field mistyped: {told}, but of BSON's type {there}; choose text or null, or declare another type"
             )
         self.counted[f"{told}, written as {'text' if self._mistyped == 'text' else 'NULL'}"] += 1
-        return self.quoted(self.texts.plain(data, at_kind, at, end)) if self._mistyped == "text" else self.null
+        if self._mistyped == "text":
+            return self.quoted(self.texts.plain(data, at_kind, at, end))
+        self.nulled += 1
+        return self.null
 
 
 Typed = Callable[[bytes, int, int, int], str | None]

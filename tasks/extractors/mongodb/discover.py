@@ -45,11 +45,11 @@ async def _found(database: Any, name: str, nested: Nested, *, is_view: bool) -> 
     sample, readable = Sample(), True
     mean = size // count if count else 0
     wanted = min(_SAMPLE, max(20, _SAMPLE_BYTES // mean)) if mean else _SAMPLE
-    leading: frozenset[str] = frozenset()
+    indexes: list[dict[str, Any]] = []
     try:
         async for batch in database[name].aggregate_raw_batches([{"$sample": {"size": wanted}}], batchSize=wanted):
             sample.add(batch)
-        leading = frozenset() if is_view else await leading_fields(database[name])
+        indexes = [] if is_view else await _indexes(database[name])
     except pymongo.errors.OperationFailure as error:
         if error.code != DENIED:
             raise explained(error, f"collection {name} cannot be sampled") from error
@@ -61,10 +61,11 @@ async def _found(database: Any, name: str, nested: Nested, *, is_view: bool) -> 
         bytes=size,
         readable=readable,
         key=("_id",),
-        cursors=ranked(_cursor(field, leading) for field in sample.fields() if _may_be_cursor(field)),
+        cursors=ranked(_cursor(field, _leading(indexes)) for field in sample.fields() if _may_be_cursor(field)),
         kind="collection",
         fields=sample.fields(nested),
         sampled=sample.count,
+        told=f"indexes: {', '.join(map(_written, indexes))}" if indexes else "",
     )
 
 
@@ -80,12 +81,29 @@ async def _size(database: Any, name: str) -> tuple[int | None, int]:
 
 async def leading_fields(collection: Any) -> frozenset[str]:
     """The fields that an index begins with, which holds all documents in their order."""
-    indexes = await collection.index_information()
+    return _leading(await _indexes(collection))
+
+
+async def _indexes(collection: Any) -> list[dict[str, Any]]:
+    return list((await collection.index_information()).values())
+
+
+def _leading(indexes: Iterable[dict[str, Any]]) -> frozenset[str]:
     return frozenset(
-        str(index["key"][0][0])
-        for index in indexes.values()
-        if not {"partialFilterExpression", "sparse"} & index.keys() and index["key"][0][1] in (1, -1)
+        str(index["key"][0][0]) for index in indexes if not _is_partial(index) and index["key"][0][1] in (1, -1)
     )
+
+
+def _is_partial(index: dict[str, Any]) -> bool:
+    return bool({"partialFilterExpression", "sparse"} & index.keys())
+
+
+def _written(index: dict[str, Any]) -> str:
+    """``(updated_at -1, number)``."""
+    # Shells make numbers of them that are floats; of other kinds of index they are words.
+    orders = [(path, f"{order:g}" if isinstance(order, (int, float)) else order) for path, order in index["key"]]
+    keys = ", ".join(path if order == "1" else f"{path} {order}" for path, order in orders)
+    return f"({keys})" + (" of some documents" if _is_partial(index) else "")
 
 
 def _may_be_cursor(field: FoundField) -> bool:

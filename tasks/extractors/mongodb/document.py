@@ -103,16 +103,18 @@ class Documents:
                 self._keep(others, data, name, kind, begin, stop, child, texts)
 
     def _take(self, data: bytes, kind: int, at: int, end: int, child: Node, texts: list[str | None]) -> bool:
-        """Whether the whole value has found its columns. The second of two fields of one name has not."""
+        """Whether the whole value is in its columns. The second of two fields of one name is not, nor what they do not show."""
         if not child.columns:
             return False
         if texts[child.columns[0][0]] is not None:
             return False
+        before = self.writer.nulled
         for place, convert in child.columns:
             texts[place] = convert(data, kind, at, end)
+        shown = self.writer.nulled == before or not self.extra.kept
         if child.children:
             self._inner(data, kind, at, end, child, texts, None)
-        return True
+        return shown
 
     def _keep(
         self,

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blocks.errors import ConfigurationError
 from blocks.s3 import CsvDialect
 from tasks.extractors.contract import CHANGE_COLUMNS, Column, Output, Records
 from tasks.extractors.kafka.debezium import DebeziumOptions, Modes
@@ -103,6 +104,44 @@ def test_every_recorded_event_is_decoded(name: str) -> None:
         assert each.data.count(b"\n") >= each.count
     positions = [row["_position"] for output, _ in found for row in rows(found, output.table)]
     assert len(set(positions)) == records
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_parts_of_the_message_stand_before_the_row(name: str) -> None:
+    """Whatever the event: the record is the one without them, and they are its message's."""
+    messages = [each._replace(headers=(("h", b"x"),)) for each in sample(name)]
+    by_offset = {str(each.offset): each for each in messages}
+    options = DebeziumOptions(parts=("key", "topic", "partition", "offset", "timestamp", "headers"), hex_key=True)
+    plain, told = decode(messages), decode(messages, options)
+    for (output, _), (with_parts, _) in zip(plain, told, strict=True):
+        names = [column.name for column in with_parts.columns]
+        assert names[:4] + names[10:] == [column.name for column in output.columns]
+        for row, wide in zip(rows(plain, output.table), rows(told, output.table), strict=True):
+            parts = {name: wide.pop(name) for name in names[4:10]}
+            assert wide == row
+            message = by_offset[parts.pop("_offset")]
+            assert parts == {
+                "_key": "" if message.key is None else message.key.hex(),
+                "_topic": message.topic,
+                "_partition": "0",
+                "_timestamp": "2026-11-22 23:01:07.000+00",
+                "_headers": '"[[""h"",""x""]]"',
+            }
+
+
+def test_a_part_that_cannot_be_a_column_is_told() -> None:
+    """A key that is no text, and a table that has a column of the part's name."""
+    (event,) = _mixed_insert({"id": 1, "t": "x"})
+    with pytest.raises(UndecodableError, match=r"its key is no text .* set key_format: bytes"):
+        decode([event._replace(key=b"{\xff}")], DebeziumOptions(parts=("key",)))
+    (event,) = _mixed_insert({"id": 1, "_offset": 5})
+    with pytest.raises(ConfigurationError, match=r"field parts: public\.a has a column _offset of its own"):
+        decode([event], DebeziumOptions(parts=("offset",)))
+
+
+def _mixed_insert(row: dict[str, Any]) -> list[Message]:
+    source = {"connector": "postgresql", "name": "pg", "db": "d", "schema": "public", "table": "a", "lsn": 1}
+    return [message(0, "pg.public.a", {"id": 1}, {"before": None, "after": row, "source": source, "op": "c"})]
 
 
 @pytest.mark.parametrize(
@@ -557,6 +596,7 @@ def test_many_events_at_once_become_what_each_becomes_alone(random: Random, null
         tables={"public.a": columns, "public.b": columns},
         modes=Modes(decimal="string"),
         tables_wanted=random.choice([None, lambda table: table == "public.a"]),
+        parts=random.choice([(), ("offset", "key", "headers")]),
     )
     messages = [each for number in range(random.randint(1, 500)) for each in _mixed(random, number)]
     together, alone = (decoder(options, CsvDialect(null=null)) for _ in range(2))

@@ -49,6 +49,7 @@ async def shop(mongodb_database: MongoServer) -> MongoServer:
     async with database_of(mongodb_database) as database:
         await database.orders.insert_many([order(number) for number in range(400)])
         await database.orders.create_index([("updated_at", -1), ("number", 1)])
+        await database.orders.create_index("rare", sparse=True)
         await database.empty.insert_one({"_id": "x"})
         await database.empty.delete_many({})
     return mongodb_database
@@ -110,6 +111,7 @@ async def test_nested_documents_as_json(shop: MongoServer) -> None:
 async def test_cursor_candidates(shop: MongoServer) -> None:
     """Dates that promise to follow changes and have an index come first; an ObjectId brings new documents only."""
     orders = (await found_in(shop))["orders"]
+    assert orders.told == "indexes: (_id), (updated_at -1, number), (rare) of some documents"
     assert [str(cursor) for cursor in orders.cursors] == ["updated_at", "_id", "created (no index)"]
     assert orders.proposed is not None
     assert orders.proposed.name == "updated_at"

@@ -223,6 +223,21 @@ def test_bytes_that_are_no_utf8(many: int) -> None:
     assert told == {"_extra: not UTF-8, bad bytes written as U+FFFD": 2 * many}
 
 
+@pytest.mark.parametrize("many", [1, 50])
+def test_a_value_that_its_column_does_not_show_is_kept(many: int) -> None:
+    """Written as NULL, it stays in `_extra`, where there is one; the columns below it find what is theirs."""
+    fields = tuple(
+        DeclaredColumn(name=path, path=path, type="integer") for path in ("a", "in.b", "doc", "doc.c", "in.fits")
+    )
+    value = {"a": "text", "in": {"b": 1.5, "fits": 2}, "doc": {"c": 3}}
+    told = {f"{name}: not an integer, written as NULL": many for name in ("a", "in.b", "doc")}
+    rows, counted = made([value] * many, Declared(fields=fields, mistyped="null"))
+    assert rows == [["", "", "", "3", "2", '{"a":"text","in":{"b":1.5},"doc":{"c":3}}']] * many
+    assert counted == told
+    rows, counted = made([value] * many, Declared(fields=fields, mistyped="null", extra="refuse"))
+    assert (rows, counted) == ([["", "", "", "3", "2"]] * many, told)
+
+
 def test_a_name_that_comes_twice_loses_no_value() -> None:
     """The first value is in the column, the second in `_extra`; of two that no column takes both are there."""
     twice = document(b"\x10a\0" + struct.pack("<i", 1), b"\x10a\0" + struct.pack("<i", 2))

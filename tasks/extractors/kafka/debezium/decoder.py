@@ -44,7 +44,7 @@ class DebeziumDecoder:
     def __init__(self, dialect: CsvDialect, options: DebeziumOptions, state: JsonValue = None) -> None:
         self._options = options
         self._null = dialect.null
-        self._written = Lines(dialect.null)
+        self._written = Lines(dialect, options)
         self._learning = Learning(dialect, options)
         self._seen = Deduplicator(state)
         self._last: dict[str, Reader] = {}
@@ -139,10 +139,11 @@ class DebeziumDecoder:
             raise UndecodableError(message, "a deletion whose key is of another form than those before")
         try:
             text, names = self._written.of_key(reader, message.key)
+            lead = self._written.lead(message)
         except FAILURES as error:
             raise UndecodableError(message, f"a deletion whose key cannot be decoded: {_told(error)}") from error
         committed_at = _EPOCH_TEXT(message.timestamp * 1000) + "+00" if message.timestamp >= 0 else self._null
-        line = f"D,{committed_at},{message.position()},{self._written.names(names)}{text}"
+        line = f"D,{committed_at},{message.position()},{self._written.names(names)}{lead}{text}"
         self._add(reader.latest, [line], names)
 
     # -- messages of one shape ---------------------------------------------------------------------------------------------
@@ -222,6 +223,7 @@ class DebeziumDecoder:
             for index, (key, event) in enumerate(zip(stretch.keys, stretch.events, strict=True)):
                 try:
                     self._written.of_one(reader, key, event)
+                    self._written.lead(stretch.batch[stretch.places[index]])
                 except FAILURES as own:
                     if stretch.places[index] == sure:
                         raise UndecodableError(stretch.batch[sure], _told(own)) from own

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from operator import add
 from typing import Any
 
+from blocks.s3 import CsvDialect
+from tasks.extractors.kafka.debezium.options import DebeziumOptions
 from tasks.extractors.kafka.debezium.readers import Reader
 from tasks.extractors.kafka.debezium.stretch import Stretch
+from tasks.extractors.kafka.fields import Fields
+from tasks.extractors.kafka.message import Message
 
 
 class Lines:
     """Writes records without their line ends. Its methods raise what decoding bytes that are no event may raise."""
 
-    def __init__(self, null: str) -> None:
-        self._null = null
+    def __init__(self, dialect: CsvDialect, options: DebeziumOptions) -> None:
+        fields = Fields(dialect)
+        self._null = fields.null
+        self._parts = [fields.of(part, hex_key=options.hex_key) for part in options.parts]
 
     def of(self, reader: Reader, stretch: Stretch) -> tuple[list[str], dict[int, Sequence[str]]]:
         """The records, and which columns some of them lack, by their index."""
@@ -28,16 +35,28 @@ class Lines:
             usual = [index for index in usual if index not in lacking]
             values = rows.values([stretch.rows[index] for index in usual])
         heads = stretch.heads(self._null)
+        leads = [self.lead(stretch.batch[place]) for place in stretch.places] if self._parts else [""] * len(heads)
         if not apart:
+            if self._parts:
+                heads = list(map(add, heads, leads))
             return list(map(",".join, zip(heads, *rows.fields(values), strict=True))), {}
         lines, absent, keys = list(heads), dict[int, Sequence[str]](), stretch.keys
         for index in sorted(apart):
             text, absent[index] = self.of_one(reader, keys[index], stretch.events[index])
-            lines[index] = f"{heads[index].removesuffix(self._null)}{self.names(absent[index])}{text}"
-        parts = zip([heads[index] for index in usual], *rows.fields(values), strict=True)
+            lines[index] = f"{heads[index].removesuffix(self._null)}{self.names(absent[index])}{leads[index]}{text}"
+        parts = zip([heads[index] + leads[index] for index in usual], *rows.fields(values), strict=True)
         for index, line in zip(usual, map(",".join, parts), strict=True):
             lines[index] = line
         return lines, absent
+
+    def lead(self, message: Message) -> str:
+        """The parts of the message that are columns, each behind a comma."""
+        try:
+            return "".join([f",{part(message)}" for part in self._parts])
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"its key is no text ({error}); set key_format: bytes, or leave the part key out"
+            ) from error
 
     def of_one(self, reader: Reader, key: bytes | None, event: Any) -> tuple[str, tuple[str, ...]]:
         """The fields of one event, each behind a comma, and the columns that are not there."""

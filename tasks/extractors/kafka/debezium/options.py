@@ -8,6 +8,7 @@ from typing import Literal
 
 from tasks.extractors.contract import Column, Frozen
 from tasks.extractors.kafka.debezium.forms import UNAVAILABLE, Binary
+from tasks.extractors.kafka.fields import Part
 
 Connector = Literal["", "postgresql", "mysql", "mariadb"]
 
@@ -52,5 +53,9 @@ class DebeziumOptions:
     """Before the fields that ExtractNewRecordState adds: ``add.fields.prefix``."""
     tables_wanted: Callable[[str], bool] | None = None
     """Whether a table (``public.orders``) is read; the rest is passed over, and counted."""
+    parts: tuple[Part, ...] = ()
+    """What of a message becomes a column before those of the row."""
+    hex_key: bool = False
+    """Whether the part ``key`` is written as bytes, not as text."""
     deduplicate: bool = True
     """Whether what a connector sent again after a restart is left out: see `positions`."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from blocks.errors import ConfigurationError
 from blocks.s3 import CsvDialect
 from tasks.extractors.contract import CHANGE_COLUMNS, Column, Output
 from tasks.extractors.kafka.debezium.catalogue import schema_of
@@ -22,6 +23,7 @@ from tasks.extractors.kafka.debezium.options import DebeziumOptions
 from tasks.extractors.kafka.debezium.rows import RowColumn, Rows
 from tasks.extractors.kafka.debezium.schemas import ANY, Schema
 from tasks.extractors.kafka.debezium.types import SourceType, of_hints, of_text
+from tasks.extractors.kafka.fields import COLUMNS
 
 Decode = Callable[[Any], Any]
 
@@ -32,6 +34,7 @@ class Shape:
 
     rows: Rows
     columns: tuple[Column, ...]
+    """Those of the message's parts first."""
 
 
 @dataclass(eq=False)
@@ -141,7 +144,12 @@ class Shapes:
                 )
             )  # fmt: skip
         rows = Rows(row_columns, self._dialect.null, item=item, may_lack=not writing.is_mysql)
-        return Shape(rows, tuple(columns))
+        parts = [COLUMNS[part] for part in self._options.parts]
+        if taken := {column.name for column in parts} & {column.name for column in columns}:
+            raise ConfigurationError(
+                f"field parts: {table} has a column {', '.join(sorted(taken))} of its own; leave that part of the message out"
+            )
+        return Shape(rows, (*parts, *columns))
 
 
 def _default(schema: Schema, known: Form) -> Any:

@@ -13,11 +13,10 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import Self
 
 from flows.frames import Advanced, Broken, Job, Setup, receive, send
 from tasks.extractors.contract import Partition
@@ -48,23 +47,24 @@ class Processes:
 
     async def made(self, run: Run, work: Work, partition: Partition, tell: Tell) -> Record:  # noqa: ARG002 - of `Make`
         """See `tasks.objects.Make`."""
-        job = Job(work.plan.only(partition), work.sequence)
-        async with self._lent(partition) as child:
-            return await child.made(job, tell)
-
-    @asynccontextmanager
-    async def _lent(self, partition: Partition) -> AsyncIterator[_Child]:
         child = self._idle.pop() if self._idle else await _Child.started(self._setup)
         try:
-            yield child
-        except (EOFError, ConnectionError) as error:
+            answer = await child.answer(Job(work.plan.only(partition), work.sequence), tell)
+        except _GoneError as error:
             await child.stop()
-            child.fail(partition, error)
+            raise RuntimeError(f"partition {partition.name}: its process {child.end}") from error
         except BaseException:
             # Whether it goes on with its partition is not known (a cancel, say): it must not.
             await child.stop()
             raise
         self._idle.append(child)
+        if isinstance(answer, Broken):
+            raise answer.error
+        return answer
+
+
+class _GoneError(Exception):
+    """A process does not answer any more."""
 
 
 class _Child:
@@ -86,24 +86,24 @@ class _Child:
         reader, writer = await asyncio.open_connection(sock=ours)
         child = cls(process, reader, writer)
         try:
-            await send(writer, setup)
+            with suppress(ConnectionError):  # where it ended at once, the first job finds that, too
+                await send(writer, setup)
         except BaseException:
             await child.stop()
             raise
         return child
 
-    async def made(self, job: Job, tell: Tell) -> Record:
-        await send(self._writer, job)
-        while True:
-            match await receive(self._reader):
-                case Advanced(size):
-                    await tell(size)
-                case Record() as record:
-                    return record
-                case Broken(error):
-                    raise error
-                case other:
-                    raise TypeError(f"a process sent {other!r}")
+    async def answer(self, job: Job, tell: Tell) -> Record | Broken:
+        """What became of a job. `_GoneError` where the process has ended before it told."""
+        try:
+            await send(self._writer, job)
+            while isinstance(told := await receive(self._reader), Advanced):
+                await tell(told.size)
+        except (EOFError, ConnectionError) as error:
+            raise _GoneError from error
+        if not isinstance(told, Record | Broken):
+            raise TypeError(f"a process sent {told!r}")
+        return told
 
     async def stop(self) -> None:
         """End it; what it was writing is aborted. Returns when it is gone, a second cancel notwithstanding."""
@@ -126,7 +126,9 @@ class _Child:
             self._process.kill()
             await self._process.wait()
 
-    def fail(self, partition: Partition, error: Exception) -> NoReturn:
+    @property
+    def end(self) -> str:
+        """How it has ended, for people."""
         code = self._process.returncode or 0
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        raise RuntimeError(f"partition {partition.name}: its process {self._process.pid} {how}") from error
+        return f"{self._process.pid} {how}"

@@ -17,7 +17,7 @@ from flows.extract import extract
 from tests.flows.changes import ChangesShop, assert_replays
 from tests.flows.shops import MySQLShop, Shop
 from tests.flows.test_pool import Gate, gate
-from tests.servers.faults import FaultProxy, Reset, s3_error
+from tests.servers.faults import FaultProxy, Reset, TcpProxy, s3_error
 from tests.servers.postgres import children_of
 
 __all__ = ["gate"]
@@ -91,6 +91,16 @@ async def test_errors_of_a_process_are_those_of_the_run(shop: Shop, s3_faults: F
     s3_faults.before(Reset(), method="PUT", path="/data/", times=2)
     assert (await spread(shop, s3_faults))["committed"]
     await shop.assert_sound("full")
+
+
+async def test_a_connection_of_a_process_that_is_cut_heals(shop: Shop, postgres_wire: TcpProxy) -> None:
+    """The process goes on, and reads the partition again."""
+    block = shop.block(port=postgres_wire.port, tls="disable")
+    await shop.run("incremental", block=block, partitions=1)
+    await shop.add(3000)
+    postgres_wire.cut_after(2_000_000)
+    assert (await shop.run("incremental", block=block, partitions=3, processes=2))["rows"] == 3000
+    await shop.assert_sound("incremental")
 
 
 async def test_the_processes_of_a_run_that_is_killed_are_gone(shop: Shop, s3_faults: FaultProxy, gate: Gate) -> None:

@@ -100,7 +100,8 @@ class Broker:
         authority = Authority(self._folder)
         certificate, key = authority.issue("server")
         (self._folder / "server.pem").write_bytes(key.read_bytes() + certificate.read_bytes())
-        identity = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # Of random ones, each 64th begins with a dash, and the program takes it for an option.
+        identity = "K" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
         accounts = [
             word
             for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")

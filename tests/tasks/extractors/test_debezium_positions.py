@@ -44,13 +44,13 @@ class _Log:
         self.offset = 0
 
     def ids(self, *events: dict[str, Any]) -> list[int]:
-        """The ids of the records that these events, which come next, become."""
+        """The ids of the records that these events, which come next, become; 0 for that of an emptied table."""
         messages = []
         for event in events:
             key = None if event["key"] is None else compact(event["key"])
             messages.append(Message("pg.public.t", 0, self.offset, -1, key, compact(event["value"]), ()))
             self.offset += 1
-        return [int(row["id"]) for row in rows(self.decoder(messages), _TABLE)]
+        return [int(row["id"] or 0) for row in rows(self.decoder(messages), _TABLE)]
 
     def restarted(self) -> None:
         """Another run goes on, with what the first one has kept as JSON."""
@@ -123,6 +123,25 @@ def test_rows_of_one_copy_share_a_place() -> None:
     assert log.ids(*keyless) == [7, 7]
     assert log.ids(*keyless) == [7, 7]
     assert log.ids(*rows_) == []
+
+
+def test_that_a_table_was_emptied_is_told_once() -> None:
+    """It has no key: of one statement's tables, which share a place, each is told."""
+
+    def emptied(table: str, lsn: int) -> dict[str, Any]:
+        event = _postgres(0, lsn, lsn - 10, 2, "t", key=None)
+        event["value"] |= {"before": None, "after": None}
+        event["value"]["source"]["table"] = table
+        return event
+
+    log = _Log()
+    assert log.ids(_postgres(1, 200, 100, 1), emptied("u", 300), emptied("t", 300)) == [1, 0]
+    assert log.ids(emptied("u", 300), emptied("t", 300)) == []
+    log.restarted()
+    assert log.ids(emptied("t", 300), _postgres(2, 400, 310, 3)) == [2]
+    assert log.ids(_postgres(2, 400, 310, 3), emptied("t", 500)) == [0]
+    assert log.ids(emptied("t", 500), emptied("t", 600)) == [0]
+    assert log.decoder.counted == {SEEN_BEFORE: 3}
 
 
 def test_snapshot_rows_come_again() -> None:

@@ -129,7 +129,8 @@ class Deduplicator:
         first, last = source_order(sources[0], ops[0]), source_order(sources[-1], ops[-1])
         if first is None or last is None or first <= seen.last:
             return False
-        seen.last, seen.key, seen.keys = last, stretch.batch.keys[stretch.places[-1]], _NONE
+        seen.last, seen.keys = last, _NONE
+        seen.key = _own(stretch.batch.keys[stretch.places[-1]], ops[-1], sources[-1])
         seen.latest = max(seen.latest, *stretch.committed)
         servers = {source.server_id or 0 for source in sources} if sources[0].file is not None else _NO_SERVERS
         if not servers <= seen.servers:
@@ -142,6 +143,7 @@ class Deduplicator:
         place = source_order(source, event.op)
         if place is None:
             return True
+        key = _own(key, event.op, source)
         where = (batch.topic, batch.partition, source.name)
         seen = self._seen.get(where)
         server = source.server_id or 0
@@ -161,6 +163,11 @@ class Deduplicator:
 
 _NONE: frozenset[str] = frozenset()
 _NO_SERVERS = frozenset({0})
+
+
+def _own(key: bytes | None, op: str, source: Source) -> bytes | None:
+    """What tells events at one place apart. That of a table that was emptied has no key, and there is one for each table."""
+    return source.of_table.encode() if key is None and op == "t" else key
 
 
 def _is_new_there(seen: _Seen, key: bytes | None) -> bool:

@@ -42,10 +42,10 @@ class LogPosition(Frozen):
     """Found by GTIDs: what lies from here on may be in ``gtids`` already, and is passed over then."""
     not_before: int = 0
     """Transactions that were committed before (microseconds since 1970) are passed over."""
-    tables: tuple[Table, ...] = ()
-    """Followed tables that there were by then: DROP DATABASE names none of those that it empties."""
     as_of: int = 0
     """What the server had committed by then (microseconds since 1970, its clock) lies before this position; 0: not known."""
+    tables: tuple[Table, ...] = ()
+    """Followed tables that there were by then: DROP DATABASE names none of those that it empties."""
 
     @property
     def number(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -51,6 +52,8 @@ class Means:
     processes: int = 1
 
     def __post_init__(self) -> None:
+        if self.processes > 1 and sys.platform == "win32":
+            raise ConfigurationError("field processes: Windows cannot hand a socket to a process; leave the field at 1")
         if self.work_pool and self.processes > 1:
             raise ConfigurationError(
                 "field processes: with work_pool each partition has a process of its own already; leave one of the two out"

@@ -52,3 +52,15 @@ async def test_emptied_tables_are_told(changes_shop: ChangesShop) -> None:
     assert [row["_op"] for row in changes["items"]] == ["S", "T", "I"]
     assert changes["items"][-1]["extra"] == "1"
     await assert_replays(changes_shop)
+
+
+async def test_a_database_that_is_dropped_empties_tables_of_earlier_runs(changes_shop: ChangesShop) -> None:
+    """The statement names none of its tables, and when it is read they are gone: the position knows them."""
+    execute, gone = changes_shop.mysql.execute, f"{changes_shop.mysql.database}_gone"
+    await execute(f"CREATE DATABASE {gone}", f"CREATE TABLE {gone}.t (id INT)", f"INSERT INTO {gone}.t VALUES (1)")
+    try:
+        await changes_shop.capture(tables=["orders", f"{gone}.*"])
+    finally:
+        await execute(f"DROP DATABASE {gone}")
+    await changes_shop.capture(tables=["orders", f"{gone}.*"])
+    assert [row["_op"] for row in (await changes_shop.changes())["t"]] == ["S", "T"]

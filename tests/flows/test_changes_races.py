@@ -27,7 +27,7 @@ from tests.tasks.extractors.test_mysql import block_of
 from tests.windows import Execute
 
 SOAK = bool(os.environ.get("HEADRACE_SOAK"))
-RUNS = 90 if SOAK else 8
+RUNS = 90 if SOAK else 12
 KILLED_EVERY = 2 if SOAK else 4
 PAUSE = 0.15 if SOAK else 0.1
 """Of a writer, at most: in a soak less is written at a time, for longer."""

@@ -21,9 +21,9 @@ from tests.flows.test_changes_races import Counters, beside_writers
 from tests.servers.support import say
 
 SOAK = bool(os.environ.get("HEADRACE_SOAK"))
-SECONDS = int(os.environ.get("HEADRACE_SOAK_SECONDS", "1800")) if SOAK else 30
+SECONDS = int(os.environ.get("HEADRACE_SOAK_SECONDS", "1800")) if SOAK else 60
 WARM_UP = SECONDS / 3
-ROTATED_EVERY = 60 if SOAK else 5
+ROTATED_EVERY = 60 if SOAK else 10
 EVERY = 2
 BEHIND_SECONDS = 60
 """More than a machine that is busy with other things needs; a stream that does not keep up is further behind soon."""
@@ -120,9 +120,9 @@ def _assert_flat(samples: list[Sample]) -> None:
 
 def _assert_near(begun: float, commits: list[Commit]) -> None:
     """Every commit but those of the beginning knows how far it is behind, and that is not far."""
-    told = [commit.behind for commit in commits if commit.committed_at.timestamp() > begun + min(20, SECONDS / 3)]
+    told = [commit.behind for commit in commits if commit.committed_at.timestamp() > begun + 20]
     seconds = [each.seconds for each in told if each is not None and each.seconds is not None]
-    assert len(seconds) == len(told) >= max(1, SECONDS // 60)
+    assert len(seconds) == len(told) >= SECONDS // 60
     assert max(seconds) < BEHIND_SECONDS
 
 

@@ -254,7 +254,7 @@ async def test_every_change_comes_once(
     parameters = await shop.save() | {"mode": "changes"}
     alterer = Alterer(shop)
     writers: list[Writer | Alterer] = [Writer(shop, 10_000_000), Writer(shop, 20_000_000), alterer]
-    killers = [kill_connect, kill_broker, kill_headrace] * (20 if SOAK else 1)
+    killers = [kill_connect, kill_broker, kill_headrace] * (20 if SOAK else 2)
     random.shuffle(killers)
 
     async def killed() -> None:

@@ -143,11 +143,11 @@ PUBLISHING = {
 
 CASES = [("first", "copy", "before", 1), ("later", "copy", "after", 1), ("first", "removal", "before", 2),
          ("later", "removal", "after", 1)]  # fmt: skip
-"""In a soak also with the first and the later run changed for one another."""
+"""And with the first and the later run changed for one another:"""
 OTHERS = [("later" if run == "first" else "first", step, when, nth) for run, step, when, nth in CASES]
 
 
-@pytest.mark.parametrize(("run", "step", "when", "nth"), CASES + OTHERS if SOAK else CASES)
+@pytest.mark.parametrize(("run", "step", "when", "nth"), CASES + OTHERS)
 async def test_what_a_killed_run_did_not_publish_is_made_up_for(
     dms_shop: ChangesShop, s3_faults: FaultProxy, prefect_faults: FaultProxy, tmp_path: Path,
     run: str, step: str, when: str, nth: int,

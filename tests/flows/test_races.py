@@ -10,10 +10,9 @@ import asyncio
 import os
 import random
 from abc import ABC, abstractmethod
-from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections import defaultdict
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
@@ -29,9 +28,9 @@ from tests.servers.mongodb import database_of
 from tests.windows import Execute
 
 SOAK = bool(os.environ.get("HEADRACE_SOAK"))
-RUNS = 300 if SOAK else 8
+RUNS = 300 if SOAK else 20
 SLOW_RUNS = 100 if SOAK else 3
-KILLED_EVERY = 4 if SOAK else 3
+KILLED_EVERY = 4 if SOAK else 7
 
 # So many runs take minutes, and on a slow machine many.
 pytestmark = pytest.mark.timeout(7200 if SOAK else 1800)
@@ -83,8 +82,6 @@ class Walkers(ABC):
     shop: Shop
     stopping: bool = False
     committed: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
-    late: set[tuple[int, int]] = field(default_factory=set)
-    """Versions that a window is allowed to pass over: no walk ends with one."""
     settled_after: float = 1.1
     """Seconds after which what was written can be read: a window ends on a whole one."""
 
@@ -136,20 +133,15 @@ class SQLWalkers(Walkers):
 
 @dataclass
 class MongoWalkers(Walkers):
-    """Writers that stamp a document, and write it up to two seconds later; there are no transactions to be seen.
+    """Writers that stamp a document, and write it up to two seconds later; there are no transactions to be seen."""
 
-    On a machine that is busy, two seconds may become more than `lag`, and then the writer has broken what it promised. Such
-    versions are noted, by the writer's own clock.
-    """
-
-    lag: timedelta = timedelta(seconds=3)
     settled_after: float = 5
 
     def source(self, table: str, cursor: str) -> dict[str, Any]:
         fields = [{"name": "id", "path": "_id", "type": "integer" if table == "walks" else "objectid"}]
         fields += [{"name": name, "type": "integer"} for name in ("walk", "counter")]
         cursor = {"id": "_id"}.get(cursor, cursor)
-        return {"collection": table, "cursor": cursor, "lag": f"{self.lag.seconds} seconds", "fields": fields}
+        return {"collection": table, "cursor": cursor, "lag": "3 seconds", "fields": fields}
 
     async def walk(self, first: int) -> None:
         counters = dict.fromkeys(range(first, first + 40), 0)
@@ -158,10 +150,6 @@ class MongoWalkers(Walkers):
                 walk = random.choice(sorted(counters))
                 counters[walk] += 1
                 await self._write(database, walk, counters[walk])
-            for walk in counters:
-                while (walk, counters[walk]) in self.late:
-                    counters[walk] += 1
-                    await self._write(database, walk, counters[walk])
 
     async def _write(self, database: Any, walk: int, counter: int) -> None:
         number, stamp = ObjectId(), datetime.now(UTC)
@@ -170,8 +158,6 @@ class MongoWalkers(Walkers):
         await database.walks.update_one({"_id": walk}, {"$set": version}, upsert=True)
         await database.steps.insert_one({"_id": number, "walk": walk, "counter": counter, "at": stamp})
         self.committed[walk].add(counter)
-        if datetime.now(UTC) - stamp >= self.lag:
-            self.late.add((walk, counter))
 
 
 # Of each stream the table, the cursor and in how many partitions it is read: always in as many, or a killed run's plan is not
@@ -246,10 +232,8 @@ async def race(walkers: Walkers, runs: int, s3: FaultProxy, prefect: FaultProxy)
     found = {name: await rows(shop, f"{shop.name}-{name}") for name in STREAMS}
     assert min(len(commits) for commits in found.values()) > runs / 2
     assert_versions_rise(found["walks"], walkers.committed)
-    assert_each_once(found["steps"], walkers.committed, walkers.late)
-    assert_each_once(found["stamps"], walkers.committed, walkers.late)
-    written = sum(map(len, walkers.committed.values()))
-    assert len(walkers.late) < written / 10, "the machine is so slow that the writers do not keep to their lag"
+    assert_each_once(found["steps"], walkers.committed)
+    assert_each_once(found["stamps"], walkers.committed)
 
 
 async def test_postgres(shop: Shop, s3_faults: FaultProxy, prefect_faults: FaultProxy) -> None:
@@ -295,15 +279,10 @@ def assert_versions_rise(commits: list[list[dict[str, str]]], committed: dict[in
     assert reached == {walk: max(counters) for walk, counters in committed.items()}
 
 
-def assert_each_once(
-    commits: list[list[dict[str, str]]], committed: dict[int, set[int]], late: Collection[tuple[int, int]] = ()
-) -> None:
-    """Every row that was added is there, once, and no other; one that came too late may be missing."""
-    found = Counter((int(row["walk"]), int(row["counter"])) for commit in commits for row in commit)
-    assert not [row for row, times in found.items() if times > 1]
-    added = {(walk, counter) for walk, counters in committed.items() for counter in counters}
-    assert not found.keys() - added
-    assert not added - found.keys() - set(late)
+def assert_each_once(commits: list[list[dict[str, str]]], committed: dict[int, set[int]]) -> None:
+    """Every row that was added is there, once, and no other."""
+    found = sorted((int(row["walk"]), int(row["counter"])) for commit in commits for row in commit)
+    assert found == sorted((walk, counter) for walk, counters in committed.items() for counter in counters)
 
 
 def test_the_judges_see_what_is_wrong() -> None:
@@ -312,7 +291,6 @@ def test_the_judges_see_what_is_wrong() -> None:
     good = [[{"id": "1", "walk": "1", "counter": str(n)}] for n in (1, 2, 3)]
     assert_versions_rise([good[0], good[2]], committed)
     assert_each_once(good, committed)
-    assert_each_once(good[:2], committed, late=[(1, 3)])
     for bad in (good[:2], [*good, good[2]], [good[2], good[1]], [*good, [{"id": "1", "walk": "1", "counter": "4"}]]):
         with pytest.raises(AssertionError):
             assert_versions_rise(bad, committed)

@@ -152,7 +152,9 @@ class Rows:
     def texts(self, values: list[str | None]) -> list[str]:
         """Fields of texts: in quotes where COPY would put them in quotes."""
         null, holes = self.null, None in values
-        known: list[str] = ["" if value is None else value for value in values] if holes else values  # type: ignore[assignment]
+        known: list[str] = values  # type: ignore[assignment]  # where there are holes, it is the next line's
+        if holes:
+            known = ["" if value is None else value for value in values]
         every = "\0".join(known)
         if '"' in every or "," in every or "\n" in every or "\r" in every or null in values:
             if '"' in every:

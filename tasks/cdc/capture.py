@@ -92,8 +92,13 @@ async def enable(name: str, source: object) -> AsyncIterator[str]:
         yield f"{len(names)} table(s) of {stream.capture.database.describe()}"
     for table in added:
         yield f"{table} is new: its changes come from now on, the rows that it has do not (signal a snapshot to Debezium)"
-    async for line in _connector(stream, {**config, **stream.capture.settings}):
+    async for line in _connector(stream, {**config, **_told(stream), **stream.capture.settings}):
         yield line
+
+
+def _told(stream: _Stream) -> dict[str, str]:
+    """What the stream's columns need to be in the events."""
+    return {"provide.transaction.metadata": "true"} if "transaction" in stream.source.chosen else {}
 
 
 def source_tables(stream: _Stream) -> tuple[str, ...]:

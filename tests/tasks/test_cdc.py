@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from secrets import token_hex
@@ -78,6 +79,7 @@ async def captured(
 async def test_capture_on_and_off(captured: Captured) -> None:
     """Publication of the tables that are meant, slot, running connector; again changes nothing; off leaves nothing."""
     source = captured.source("public.a", "public.left*", "-*.left_out")
+    source = source.model_copy(update={"parts": ("source", "transaction")})
     made = await captured.enable(source)
     assert any(line == f"connector {captured.name}: created" for line in made)
     assert any("RUNNING, tasks: RUNNING" in line for line in made)
@@ -88,11 +90,13 @@ async def test_capture_on_and_off(captured: Captured) -> None:
     assert not any(captured.database.password in line for line in [*made, *again])
     config = captured.connect.ask("GET", f"/connectors/{captured.name}/config")
     assert config["database.password"].startswith("${file:")
+    assert config["provide.transaction.metadata"] == "true"  # for the part `transaction`
 
     async with asyncio.timeout(30):
         while not (rows := await _rows(source)):
             await asyncio.sleep(0.3)
     assert [(row["_op"], row["id"], row["note"]) for row in rows] == [("S", "1", "x")]
+    assert (json.loads(rows[0]["_source"])["table"], rows[0]["_transaction"]) == ("a", "")
     status = await captured.status(source)
     assert status[0] == f"ok: connector {captured.name}: RUNNING, tasks: RUNNING"
     assert any(f"slot {slot_name(captured.name)}: read" in line and "retained" in line for line in status)

@@ -13,7 +13,10 @@ from blocks.s3 import CsvDialect
 from tasks.extractors.contract import Column
 from tasks.extractors.kafka.message import Message
 
-Part = Literal["key", "topic", "partition", "offset", "timestamp", "headers"]
+MessagePart = Literal["key", "topic", "partition", "offset", "timestamp", "headers"]
+EventPart = Literal["source", "transaction"]
+"""Of Debezium's events alone."""
+Part = Literal[MessagePart, EventPart]
 
 COLUMNS: dict[Part, Column] = {
     "key": Column(name="_key", type="text"),
@@ -22,6 +25,8 @@ COLUMNS: dict[Part, Column] = {
     "offset": Column(name="_offset", type="bigint", nullable=False),
     "timestamp": Column(name="_timestamp", type="timestamptz"),
     "headers": Column(name="_headers", type="json"),
+    "source": Column(name="_source", type="json"),
+    "transaction": Column(name="_transaction", type="json"),
 }
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -62,9 +67,9 @@ class Fields:
         told = [[name, _told(value)] for name, value in headers]
         return self.text(json.dumps(told, ensure_ascii=False, separators=(",", ":"))) if told else self.null
 
-    def of(self, part: Part, *, hex_key: bool) -> Callable[[Message], str]:
+    def of(self, part: MessagePart, *, hex_key: bool) -> Callable[[Message], str]:
         """What writes a part of a message."""
-        ways: dict[Part, Callable[[Message], str]] = {
+        ways: dict[MessagePart, Callable[[Message], str]] = {
             "key": (lambda message: self.binary(message.key)) if hex_key else (lambda message: self.key(message.key)),
             "topic": lambda message: self.text(message.topic),
             "partition": lambda message: str(message.partition),

@@ -17,7 +17,7 @@ from tasks.extractors.contract import CHANGE_COLUMNS, Column, Output, Records
 from tasks.extractors.documents import DocumentError, Documents, parse
 from tasks.extractors.fields import Declared
 from tasks.extractors.kafka.decoding import UndecodableError
-from tasks.extractors.kafka.fields import COLUMNS, Fields, Part
+from tasks.extractors.kafka.fields import COLUMNS, Fields, MessagePart
 from tasks.extractors.kafka.message import Message
 
 Format = Literal["json", "text", "bytes"]
@@ -28,7 +28,7 @@ class Plain:
     """How messages are read, and which of their parts become columns."""
 
     format: Format
-    parts: tuple[Part, ...]
+    parts: tuple[MessagePart, ...]
     hex_key: bool
     declared: Declared
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
@@ -19,7 +19,7 @@ from tasks.extractors.kafka.debezium import debezium_decoder
 from tasks.extractors.kafka.decoding import Decoder
 from tasks.extractors.kafka.events import DebeziumEvents
 from tasks.extractors.kafka.extractor import TopicsExtractor, TopicsSubject
-from tasks.extractors.kafka.fields import COLUMNS, Part
+from tasks.extractors.kafka.fields import COLUMNS, EventPart, MessagePart, Part
 from tasks.extractors.kafka.plain import Plain, PlainDecoder
 from tasks.extractors.source import Source
 
@@ -56,8 +56,8 @@ class KafkaTopics(Declared, Source):
     parts: tuple[Part, ...] | None = Field(
         default=None,
         title="Parts of the message",
-        description="What becomes a column beside the value, in this order: key, topic, partition, offset, timestamp, headers. "
-        "Not given: the key, and with format debezium none.",
+        description="What becomes a column beside the value, in this order: key, topic, partition, offset, timestamp, headers; "
+        "of Debezium's events source and transaction too. Not given: the key, and with format debezium none.",
     )
     key_format: Literal["text", "bytes"] = Field(
         default="text",
@@ -88,6 +88,10 @@ class KafkaTopics(Declared, Source):
             raise ValueError(f"debezium: has no effect with format {self.format}")
         if self.key_format != "text" and "key" not in self.chosen:
             raise ValueError("key_format: has no effect, for no column takes the key; add key to parts")
+        if self.format != "debezium" and (alien := set(self.chosen) & set(get_args(EventPart))):
+            raise ValueError(
+                f"parts: {', '.join(sorted(alien))} is told by events of format debezium alone, not {self.format}"
+            )
         taken = {COLUMNS[part].name for part in self.chosen}
         if twice := sorted(taken & {field.name for field in self.fields}):
             raise ValueError(f"fields: {', '.join(twice)} is the column of a part; call yours otherwise")
@@ -120,5 +124,8 @@ class KafkaTopics(Declared, Source):
         if self.format == "debezium":
             events = self.debezium.options(self.connection, self.chosen, hex_key=self.key_format == "bytes")
             return lambda state: debezium_decoder(dialect, events, state)
-        plain = Plain(self.format, self.chosen, self.key_format == "bytes", self)
+        parts: tuple[MessagePart, ...] = tuple(
+            part for part in self.chosen if part != "source" and part != "transaction"
+        )
+        plain = Plain(self.format, parts, self.key_format == "bytes", self)
         return lambda _state: PlainDecoder(dialect, plain)

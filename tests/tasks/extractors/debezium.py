@@ -88,7 +88,7 @@ class Connector:
         """All messages of the topics from their beginning, once there are enough."""
         settings = {"bootstrap.servers": self._kafka.bootstrap, "group.id": self.name, "auto.offset.reset": "earliest",
                     "enable.auto.commit": False, "topic.metadata.refresh.interval.ms": 300, "log_level": 2}  # fmt: skip
-        consumer, found = Consumer(settings), list[Message]()
+        consumer, found, seen = Consumer(settings), list[Message](), set[Any]()
         deadline = time.monotonic() + seconds
         try:
             consumer.subscribe([f"^{self.name}.*"])
@@ -96,7 +96,9 @@ class Connector:
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"{len(found)} messages:\n{self._connect.tail(20)}")
                 for got in consumer.consume(100, 0.5):
-                    if got.error() is None:
+                    # When a topic is new, the group is balanced anew and all of them begin again.
+                    if got.error() is None and (at := (got.topic(), got.partition(), got.offset())) not in seen:
+                        seen.add(at)
                         found.append(_message(got))
         finally:
             consumer.close()

@@ -129,6 +129,40 @@ def test_parts_of_the_message_stand_before_the_row(name: str) -> None:
             }
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_where_an_event_comes_from(name: str) -> None:
+    """`source` and `transaction` are what the connector told, of whole events and of flattened ones."""
+    messages = sample(name)
+    by_offset = {str(each.offset): each for each in messages}
+    made = decode(messages, DebeziumOptions(parts=("source", "transaction", "offset")))
+    found = [row for output, _ in made for row in rows(made, output.table)]
+    assert any(row["_source"] for row in found)
+    for row in found:
+        event = json.loads(by_offset[row["_offset"]].value or b"{}")
+        event = event.get("payload", event)
+        if "source" in event:
+            expected = event["source"], event.get("transaction")
+        else:
+            sources = ("__source_lsn", "__source_ts_ms", "__source_txId", "__table")
+            expected = {name[2:].removeprefix("source_"): event[name] for name in sources if name in event}, None
+        assert [_json(row["_source"]), _json(row["_transaction"])] == [expected[0] or None, expected[1]]
+
+
+def _json(field: str) -> Any:
+    return json.loads(field[1:-1].replace('""', '"')) if field else None
+
+
+def test_the_transaction_of_a_flattened_event() -> None:
+    """Whatever `add.fields` has put into it; NULL is what it does not tell."""
+    added = {"__op": "c", "__transaction_id": "7:1", "__transaction_total_order": 2, "__source_gtid": None, "__lsn": 5}
+    options = DebeziumOptions(parts=("source", "transaction"), connector="postgresql")
+    events = [message(0, "pg.public.a", {"id": 1}, {"id": 1, **added}), message(1, "pg.public.a", {"id": 1}, {"id": 1})]
+    first, second = rows(decode(events, options), "public.a")
+    assert _json(first["_source"]) == {"gtid": None, "lsn": 5}
+    assert _json(first["_transaction"]) == {"id": "7:1", "total_order": 2}
+    assert (second["_source"], second["_transaction"]) == ("", "")
+
+
 def test_a_part_that_cannot_be_a_column_is_told() -> None:
     """A key that is no text, and a table that has a column of the part's name."""
     (event,) = _mixed_insert({"id": 1, "t": "x"})
@@ -492,7 +526,9 @@ def test_events_of_a_registry_are_the_same_records(converter: str) -> None:
     registered = _Registered()
     convert = getattr(registered, converter)
     messages = [each._replace(key=convert(each.key), value=convert(each.value)) for each in _events()]
-    options = DebeziumOptions(schema=lambda number: registered.texts[number], tables=POSTGRES)
+    options = DebeziumOptions(
+        schema=lambda number: registered.texts[number], tables=POSTGRES, parts=("source", "transaction")
+    )
     plain = replace(options, schema=None)
     made, expected = decode(messages, options), decode(_events(), plain)
     for table in ("toast", "fullrep", "nopk", "comppk", "alltypes"):
@@ -596,7 +632,7 @@ def test_many_events_at_once_become_what_each_becomes_alone(random: Random, null
         tables={"public.a": columns, "public.b": columns},
         modes=Modes(decimal="string"),
         tables_wanted=random.choice([None, lambda table: table == "public.a"]),
-        parts=random.choice([(), ("offset", "key", "headers")]),
+        parts=random.choice([(), ("offset", "key", "headers"), ("source", "transaction")]),
     )
     messages = [each for number in range(random.randint(1, 500)) for each in _mixed(random, number)]
     together, alone = (decoder(options, CsvDialect(null=null)) for _ in range(2))

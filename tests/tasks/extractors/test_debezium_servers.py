@@ -6,6 +6,7 @@ Where it is not, the connector itself has lost something: each such case stands 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -273,23 +274,24 @@ TRUNCATE defaulted;
 
 async def _operations(
     database: PostgresServer, kafka: KafkaServer, connect: ConnectServer, settings: dict[str, str]
-) -> list[tuple[str, ...]]:
-    """The records of a table whose columns have defaults: operation, unchanged, id, v, note, n."""
+) -> list[dict[str, str]]:
+    """The records of a table whose columns have defaults."""
     table = _Postgres(database)
     await table._execute("DROP TABLE IF EXISTS defaulted", _DEFAULTED)
     connector = Connector(kafka, connect, settings)
     messages = await table.record(connector, 1, lambda: table._execute(*_OPERATIONS.strip().split("\n")), 8)
-    names = ("_op", "_unchanged", "id", "v", "note", "n")
-    return [tuple(row[name] for name in names) for row in rows(decode(messages), "public.defaulted")]
+    return rows(decode(messages, DebeziumOptions(parts=("source", "transaction"))), "public.defaulted")
 
 
 async def test_operations_and_nulls_of_columns_that_have_defaults(
     database: PostgresServer, kafka_server: KafkaServer, connect_server: ConnectServer
 ) -> None:
     """A NULL stays NULL; a changed key is a deletion and an insertion; what the log lacks is named, not made up."""
-    settings = exact_postgres(database, "public.defaulted")
+    settings = exact_postgres(database, "public.defaulted") | {"provide.transaction.metadata": "true"}
     others = '"[""v"",""note"",""n"",""at"",""big""]"'
-    assert await _operations(database, kafka_server, connect_server, settings) == [
+    found = await _operations(database, kafka_server, connect_server, settings)
+    names = ("_op", "_unchanged", "id", "v", "note", "n")
+    assert [tuple(row[name] for name in names) for row in found] == [
         ("S", "", "0", "", "", "3"),
         ("I", "", "1", "", "", "4"),
         ("U", "", "1", "", "y", "4"),
@@ -299,6 +301,20 @@ async def test_operations_and_nulls_of_columns_that_have_defaults(
         ("D", others, "2", "", "", ""),
         ("T", "", "", "", "", ""),
     ]
+    sources = [_json(row["_source"]) for row in found]
+    assert [source["table"] for source in sources] == ["defaulted"] * 8
+    assert sorted(source["lsn"] for source in sources) == [source["lsn"] for source in sources]
+    transactions = [_json(row["_transaction"]) for row in found]
+    # A changed key is two events of one transaction; a row of a snapshot is of none.
+    assert transactions[0] is None
+    assert [each["total_order"] for each in transactions[1:]] == [1, 1, 1, 1, 2, 1, 1]
+    of = [int(each["id"].partition(":")[0]) for each in transactions[1:]]
+    assert of == [source["txId"] for source in sources[1:]]
+    assert [number - of[0] for number in of] == [0, 1, 2, 3, 3, 4, 5]
+
+
+def _json(field: str) -> Any:
+    return json.loads(field[1:-1].replace('""', '"')) if field else None
 
 
 async def test_connects_own_converter_writes_defaults_for_nulls(
@@ -308,4 +324,4 @@ async def test_connects_own_converter_writes_defaults_for_nulls(
     settings = exact_postgres(database, "public.defaulted")
     del settings["key.converter.replace.null.with.default"], settings["value.converter.replace.null.with.default"]
     found = await _operations(database, kafka_server, connect_server, settings)
-    assert [row[3:5] for row in found[:2]] == [("5", "x"), ("5", "x")]
+    assert [(row["v"], row["note"]) for row in found[:2]] == [("5", "x"), ("5", "x")]

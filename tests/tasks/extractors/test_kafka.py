@@ -563,3 +563,7 @@ def test_fields_that_do_not_fit(kafka_server: KafkaServer) -> None:
     for fields in ({"format": "text", "fields": [{"name": "a"}]}, {"fields": [{"name": "_key"}]}):
         with pytest.raises(ValueError, match="fields:"):
             KafkaTopics(connection=block_of(kafka_server), topics=("a",), **fields)
+    with pytest.raises(
+        ValueError, match="parts: source, transaction is told by events of format debezium alone, not json"
+    ):
+        KafkaTopics(connection=block_of(kafka_server), topics=("a",), parts=("source", "key", "transaction"))

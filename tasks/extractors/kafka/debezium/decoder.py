@@ -139,7 +139,7 @@ class DebeziumDecoder:
             raise UndecodableError(message, "a deletion whose key is of another form than those before")
         try:
             text, names = self._written.of_key(reader, message.key)
-            lead = self._written.lead(message)
+            lead = self._written.lead(reader, message)
         except FAILURES as error:
             raise UndecodableError(message, f"a deletion whose key cannot be decoded: {_told(error)}") from error
         committed_at = _EPOCH_TEXT(message.timestamp * 1000) + "+00" if message.timestamp >= 0 else self._null
@@ -223,7 +223,7 @@ class DebeziumDecoder:
             for index, (key, event) in enumerate(zip(stretch.keys, stretch.events, strict=True)):
                 try:
                     self._written.of_one(reader, key, event)
-                    self._written.lead(stretch.batch[stretch.places[index]])
+                    self._written.lead(reader, stretch.batch[stretch.places[index]])
                 except FAILURES as own:
                     if stretch.places[index] == sure:
                         raise UndecodableError(stretch.batch[sure], _told(own)) from own

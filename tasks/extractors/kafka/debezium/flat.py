@@ -13,7 +13,8 @@ import msgspec
 from tasks.extractors.kafka.debezium.events import Flat, Source
 from tasks.extractors.kafka.debezium.readers import Decode, Shape, json_fields
 
-_OF_EVENT = frozenset({"op", "deleted", "ts_ms", "ts_us", "ts_ns", "id", "total_order", "data_collection_order"})
+_OF_TRANSACTION = frozenset({"id", "total_order", "data_collection_order"})
+_OF_EVENT = _OF_TRANSACTION | {"op", "deleted", "ts_ms", "ts_us", "ts_ns"}
 _OF_SOURCE = frozenset(
     {"version", "connector", "name", "db", "schema", "table", "lsn", "txId", "xmin", "sequence", "snapshot", "gtid"}
     | {"file", "pos", "row", "server_id", "thread", "query", "origin", "origin_lsn", "keyspace", "shard"}
@@ -40,6 +41,21 @@ def added(names: Sequence[str], prefix: str) -> dict[str, str]:
         if (what in Source.__struct_fields__ and (rest != what or what not in _TIMES)) or rest in ("op", "deleted"):
             found[what] = name
     return found
+
+
+def told(names: Sequence[str], prefix: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The members of ``source`` and of ``transaction`` that were added, by their names there → the field's name."""
+    source: dict[str, str] = {}
+    transaction: dict[str, str] = {}
+    for name in names:
+        rest = name[len(prefix) :]
+        if not is_added(name, prefix):
+            continue
+        if rest.startswith("transaction_") or rest in _OF_TRANSACTION:
+            transaction[rest.removeprefix("transaction_")] = name
+        elif rest.startswith("source_") or rest in _OF_SOURCE:
+            source[rest.removeprefix("source_")] = name
+    return source, transaction
 
 
 def connector_of(fields: dict[str, str]) -> str:

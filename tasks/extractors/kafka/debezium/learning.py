@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from blocks.s3 import CsvDialect
-from tasks.extractors.kafka.debezium import flat
+from tasks.extractors.kafka.debezium import flat, origin
 from tasks.extractors.kafka.debezium.avro import AvroReader
 from tasks.extractors.kafka.debezium.events import MESSAGES, OTHERS, Flat, ProbedSource, is_null, other_kind
 from tasks.extractors.kafka.debezium.framing import Frame, framed
@@ -124,16 +124,17 @@ class Learning:
             source = _source(msgspec.json.decode(payload, type=dict[str, msgspec.Raw])["source"])
         shape = self._shapes.of_schema(row.fields, source.of_table, source.connector, key.names, item=avro is not None)
         if avro is None:
-            decoders = json_decoders(shape, source.connector, strict=False)
+            decoders, tell = json_decoders(shape, source.connector, strict=False), origin.of_json()
         else:
-            decoders = _avro_decoders(avro, key, source.connector)
-        return _reader(shape, decoders, frame, key, source.connector)
+            decoders, tell = _avro_decoders(avro, key, source.connector), origin.of_items(avro.read)
+        return _reader(shape, decoders, tell, frame, key, source.connector)
 
     def _flat(self, message: Message, frame: Frame, key: _Key, schema: Schema, avro: AvroReader | None) -> Reader:
         prefix, where = self._options.prefix, flat.where_of(message.topic)
         if schema.type != "struct":
             raise ValueError(f"its value is a {schema.type}, and not a row")
-        added = flat.added([name for name, _ in schema.fields], prefix)
+        names = [name for name, _ in schema.fields]
+        added = flat.added(names, prefix)
         connector = self._options.connector or flat.connector_of(added)
         fields = [(name, part) for name, part in schema.fields if not flat.is_added(name, prefix)]
         shape = self._shapes.of_schema(
@@ -142,10 +143,12 @@ class Learning:
         if avro is None:
             decode = flat.json_flat(shape, added, (), where, strict=False)
             decoders = (decode, _none, msgspec.json.Decoder(json_row(shape, strict=False)).decode)
+            tell = origin.of_flat_json(flat.told(names, prefix))
         else:
             event, read = flat.of_row(added, where, getitem), avro.read
             decoders = (lambda payload: event(read(bytes(payload))), _none, _avro_key(key))
-        return _reader(shape, decoders, frame, key, connector, is_flat=True, has_deleted="deleted" in added)
+            tell = origin.of_flat_items(flat.told(names, prefix), read)
+        return _reader(shape, decoders, tell, frame, key, connector, is_flat=True, has_deleted="deleted" in added)
 
     # -- a registry's -----------------------------------------------------------------------------------------------------
 
@@ -192,7 +195,7 @@ class Learning:
             return self._readers[name]
         shape = self._shapes.of_names(names, table, source.connector, key.names)
         decoders = json_decoders(shape, source.connector, strict=True)
-        made = _reader(shape, decoders, frame, key, source.connector)
+        made = _reader(shape, decoders, origin.of_json(), frame, key, source.connector)
         made.table = table
         self._latest[message.topic, table] = made
         return self._kept(name, made)
@@ -218,7 +221,8 @@ class Learning:
         shape = self._shapes.of_names(columns, ".".join(filter(None, where)), connector, key.names)
         decode = flat.json_flat(shape, added, others, where, strict=True)
         decoders = (decode, _none, msgspec.json.Decoder(json_row(shape, strict=False)).decode)
-        made = _reader(shape, decoders, frame, key, connector, is_flat=True, has_deleted="deleted" in added)
+        tell = origin.of_flat_json(flat.told(list(members), prefix))
+        made = _reader(shape, decoders, tell, frame, key, connector, is_flat=True, has_deleted="deleted" in added)
         return self._kept(name, made)
 
 
@@ -235,7 +239,7 @@ def _none(_: Any) -> None:
 
 
 def _reader(
-    shape: Shape, decoders: tuple[Decode, Decode, Decode], frame: Frame, key: _Key, connector: str,
+    shape: Shape, decoders: tuple[Decode, Decode, Decode], tell: origin.Tell, frame: Frame, key: _Key, connector: str,
     *, is_flat: bool = False, has_deleted: bool = True,
 ) -> Reader:  # fmt: skip
     decode, row, of_key = decoders
@@ -244,6 +248,7 @@ def _reader(
         decode=decode,
         row=row,
         of_key=of_key,
+        origin=tell,
         start=frame.start,
         end=frame.end,
         key_start=key.start,

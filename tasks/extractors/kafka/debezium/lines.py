@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import add
 from typing import Any
 
 from blocks.s3 import CsvDialect
 from tasks.extractors.kafka.debezium.options import DebeziumOptions
+from tasks.extractors.kafka.debezium.origin import Origin
 from tasks.extractors.kafka.debezium.readers import Reader
 from tasks.extractors.kafka.debezium.stretch import Stretch
-from tasks.extractors.kafka.fields import Fields
+from tasks.extractors.kafka.fields import Fields, Part
 from tasks.extractors.kafka.message import Message
+
+
+def _part(fields: Fields, part: Part, options: DebeziumOptions) -> Callable[[Message, Origin], str]:
+    """What writes a part of a message."""
+    if part == "source":
+        return lambda _message, origin: fields.text(origin.source)
+    if part == "transaction":
+        return lambda _message, origin: fields.text(origin.transaction)
+    write = fields.of(part, hex_key=options.hex_key)
+    return lambda message, _origin: write(message)
 
 
 class Lines:
@@ -21,7 +32,8 @@ class Lines:
     def __init__(self, dialect: CsvDialect, options: DebeziumOptions) -> None:
         fields = Fields(dialect)
         self._null = fields.null
-        self._parts = [fields.of(part, hex_key=options.hex_key) for part in options.parts]
+        self._parts = [_part(fields, part, options) for part in options.parts]
+        self._tells_origin = not {"source", "transaction"}.isdisjoint(options.parts)
 
     def of(self, reader: Reader, stretch: Stretch) -> tuple[list[str], dict[int, Sequence[str]]]:
         """The records, and which columns some of them lack, by their index."""
@@ -35,7 +47,9 @@ class Lines:
             usual = [index for index in usual if index not in lacking]
             values = rows.values([stretch.rows[index] for index in usual])
         heads = stretch.heads(self._null)
-        leads = [self.lead(stretch.batch[place]) for place in stretch.places] if self._parts else [""] * len(heads)
+        leads = (
+            [self.lead(reader, stretch.batch[place]) for place in stretch.places] if self._parts else [""] * len(heads)
+        )
         if not apart:
             if self._parts:
                 heads = list(map(add, heads, leads))
@@ -49,10 +63,13 @@ class Lines:
             lines[index] = line
         return lines, absent
 
-    def lead(self, message: Message) -> str:
+    def lead(self, reader: Reader, message: Message) -> str:
         """The parts of the message that are columns, each behind a comma."""
+        origin = Origin()
+        if self._tells_origin and message.value is not None:
+            origin = reader.origin(message.value[len(reader.start) : -reader.end or None])
         try:
-            return "".join([f",{part(message)}" for part in self._parts])
+            return "".join([f",{part(message, origin)}" for part in self._parts])
         except UnicodeDecodeError as error:
             raise ValueError(
                 f"its key is no text ({error}); set key_format: bytes, or leave the part key out"

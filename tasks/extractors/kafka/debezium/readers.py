@@ -20,6 +20,7 @@ from tasks.extractors.kafka.debezium.catalogue import schema_of
 from tasks.extractors.kafka.debezium.events import Source
 from tasks.extractors.kafka.debezium.forms import Form, Writing, form
 from tasks.extractors.kafka.debezium.options import DebeziumOptions
+from tasks.extractors.kafka.debezium.origin import Tell
 from tasks.extractors.kafka.debezium.rows import RowColumn, Rows
 from tasks.extractors.kafka.debezium.schemas import ANY, Schema
 from tasks.extractors.kafka.debezium.types import SourceType, of_hints, of_text
@@ -48,6 +49,8 @@ class Reader:
     """A ``before`` to a row, or None."""
     of_key: Decode
     """A key's payload to a row with what the key has."""
+    origin: Tell
+    """A payload to where it comes from."""
     start: bytes
     """What all its values begin with; the payload follows."""
     end: int

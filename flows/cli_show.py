@@ -186,7 +186,19 @@ def _print_plan(stream: str, plan: Plan, sequence: int, target: str) -> None:
 
 
 def _text(value: Any) -> str:
-    return "…" if value is None else json.dumps(value, ensure_ascii=False)
+    """A bound: places in a log and in topics in short, anything else as the JSON that `headrace state` shows."""
+    match value:
+        case None:
+            return "…"
+        case {"file": file, "position": place}:
+            return f"{file}:{place}"
+        case {"since": {"file": file, "position": place}}:
+            return f"{file}:{place}"
+        case {"topic": topic, "partition": partition, "offset": offset}:
+            return f"{topic}[{partition}]:{offset}"
+        case {"topics": topics}:
+            return ", ".join(f"{name}:{','.join(map(str, topic['offsets']))}" for name, topic in topics.items())
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _plain_table(*columns: str) -> Table:

@@ -53,6 +53,11 @@ async def test_the_sample_of_the_wal_runs(cdc_shop: DebeziumShop, tmp_path: Path
         ran = await told("run", "shop-wal")
         assert (ran.exit_code, f"_commits/{1:020d}.json" in ran.output) == (0, True), ran.output
         await shop.execute("UPDATE orders SET counter = 2", "DELETE FROM items")
+        planned = await told("plan", "shop-wal")
+        topic = rf"{shop.name}\.public\.\w+"
+        assert re.search(rf"^window +{topic}:\d+, {topic}:\d+ → {topic}:\d+", planned.output, re.MULTILINE), (
+            planned.output
+        )
         followed = await told("run", "shop-wal-follow", "-p", "every=0.5", "-p", "stop_after=20")
         assert (followed.exit_code, "2 rows in" in followed.output) == (0, True), followed.output
         status = await told("cdc", "status", "shop-wal")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,5 +116,9 @@ async def test_the_samples_of_change_streams_run(project: MySQLProject) -> None:
     assert ran.stdout.count(f"_commits/{1:020d}.json") == 1  # of the two only the one that ends
     assert listed.stdout.count("order*") == 2
     await project.mysql.execute("INSERT INTO orders VALUES (101, 'one more')")
+    planned = await in_project(project, "plan", "shop-follow")
+    place = r"[\w.-]+\.\d{6}:\d+"
+    assert re.search(rf"^window +{place} → {place}$", planned.stdout, re.MULTILINE), planned.output
+    assert re.search(rf"^  log +{place} → {place}$", planned.stdout, re.MULTILINE), planned.output
     followed = await in_project(project, "run", "shop-follow", "-p", "every=0.2", "-p", "stop_after=3")
     assert (followed.exit_code, f"_commits/{2:020d}.json" in followed.stdout) == (0, True), followed.output

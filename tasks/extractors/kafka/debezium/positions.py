@@ -12,7 +12,8 @@ Whatever was sent again fulfils all three. An event that was not seen fulfils th
 condition fails, and the places are counted from there on. What has no place of its own is never left out: rows of a
 snapshot, which a connector that is killed within its snapshot sends again from the start (a loader that merges by
 key ends with the later ones), events of connectors that tell no place, and those of tables without a key that share the very
-last place (rows of one COPY).
+last place (rows of one COPY). Nor is what does not say its connector, or when it was committed: flattened events without
+``source.name`` may be of two connectors, each with places of its own.
 """
 
 from __future__ import annotations
@@ -123,6 +124,8 @@ class Deduplicator:
         ops, sources = stretch.ops, stretch.sources
         if "r" in ops:
             return all_same(ops)  # rows of a snapshot have no place
+        if 0 in stretch.committed:
+            return False
         seen = self._seen.get((stretch.batch.topic, stretch.batch.partition, sources[0].name))
         if seen is None or not all_same([source.name for source in sources]) or not ascend(sources):
             return False
@@ -141,7 +144,7 @@ class Deduplicator:
         """Whether the event was not seen. ``committed``: microseconds since 1970."""
         source = event.source
         place = source_order(source, event.op)
-        if place is None:
+        if place is None or not source.name or not committed:
             return True
         key = _own(key, event.op, source)
         where = (batch.topic, batch.partition, source.name)

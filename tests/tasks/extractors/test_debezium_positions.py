@@ -125,6 +125,16 @@ def test_rows_of_one_copy_share_a_place() -> None:
     assert log.ids(*rows_) == []
 
 
+def test_rows_of_one_copy_that_share_their_key() -> None:
+    """Of a connector with `message.key.columns` a key is no row's own: each row comes, and comes once."""
+    rows_ = [_postgres(n, 200, 100, 1, key={"customer": 7}) for n in range(1, 5)]
+    log = _Log()
+    assert log.ids(*rows_[:3]) == [1, 2, 3]
+    log.restarted()
+    assert log.ids(*rows_) == [4]
+    assert log.decoder.counted == {SEEN_BEFORE: 3}
+
+
 def test_that_a_table_was_emptied_is_told_once() -> None:
     """It has no key: of one statement's tables, which share a place, each is told."""
 

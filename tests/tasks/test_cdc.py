@@ -142,6 +142,44 @@ async def test_what_has_to_be_mended_first(captured: Captured) -> None:
     assert captured.name not in captured.connect.ask("GET", "/connectors")
 
 
+async def test_what_is_published_can_still_be_written(database: PostgresServer) -> None:
+    """No table whose updates the server would refuse once it is published passes, and no other is published beside it."""
+    statements = (
+        "CREATE TABLE cut (id int, at int) PARTITION BY RANGE (at)",
+        "CREATE TABLE cut_1 PARTITION OF cut FOR VALUES FROM (0) TO (10)",
+        "ALTER TABLE cut REPLICA IDENTITY FULL",  # which its partitions do not have
+        "CREATE TABLE late (id int PRIMARY KEY DEFERRABLE)",
+        "CREATE TABLE keyed (id int, at int, PRIMARY KEY (id, at)) PARTITION BY RANGE (at)",
+        "CREATE TABLE keyed_1 PARTITION OF keyed FOR VALUES FROM (0) TO (10)",
+        "CREATE TABLE parent (id int PRIMARY KEY)",
+        "CREATE TABLE child () INHERITS (parent)",  # without its key
+        *(f"INSERT INTO {table} VALUES (1)" for table in ("late", "child")),
+        *(f"INSERT INTO {table} VALUES (1, 1)" for table in ("cut", "keyed")),
+    )
+    async with connected(database) as connection:
+        for statement in statements:
+            await connection.execute(statement)
+
+        async def refused() -> list[str]:
+            patterns = ["public.cut", "public.late", "public.keyed", "public.parent"]
+            wanted = await postgres.tables(connection, patterns)
+            found = [finding async for finding in postgres.look(connection, "s", wanted) if finding.level == "error"]
+            if not found:
+                await postgres.publish(connection, "s", wanted)
+            assert all("no key in the log" in finding.text for finding in found)
+            return [finding.way_out for finding in found]
+
+        ways_out = await refused()
+        assert ways_out == [f"ALTER TABLE public.{name} REPLICA IDENTITY FULL" for name in ("cut_1", "late")]
+        for statement in ways_out:
+            await connection.execute(statement)
+        assert await refused() == []
+        for table in ("cut", "late", "keyed", "parent", "child"):
+            await connection.execute(f"UPDATE {table} SET id = 2")
+        published = await connection.fetch("SELECT tablename FROM pg_publication_tables ORDER BY 1")
+        assert [row[0] for row in published] == ["cut", "deferrable", "keyed", "parent"]
+
+
 async def test_a_connect_that_refuses(captured: Captured) -> None:
     """A connector that fails is told with its reason; workers that are not there are, too."""
     bad = captured.source("public.a", settings={"connector.class": "no.such.Connector"})

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from blocks.errors import ConfigurationError
-from tasks.extractors.kafka.patterns import is_meant
+from tasks.extractors.kafka.patterns import is_meant, names_none
 from tasks.extractors.postgres.sql import Connection
 from tasks.findings import Finding, Findings
 
@@ -80,9 +80,11 @@ async def tables(connection: Connection, patterns: Sequence[str]) -> list[Table]
                    else row["identity"], tuple(row["keyless"]), row["large"])
              for row in await connection.fetch(_TABLES)]  # fmt: skip
     meant = [table for table in found if is_meant(table.name, patterns)]
-    if not meant:
+    missing = names_none(patterns, [table.name for table in found])
+    if not meant or missing:
         some = ", ".join(table.name for table in found[:20]) or "none"
-        raise ConfigurationError(f"field debezium.tables: no table is like {', '.join(patterns)}; there are: {some}")
+        like = ", ".join(missing or patterns)
+        raise ConfigurationError(f"field debezium.tables: no table is like {like}; there are: {some}")
     return meant
 
 

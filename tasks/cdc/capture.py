@@ -32,6 +32,10 @@ class _Stream:
 
     @property
     def slot(self) -> str:
+        return self.capture.settings.get("slot.name", self.publication)
+
+    @property
+    def publication(self) -> str:
         return settings.slot_name(self.name)
 
     @property
@@ -77,8 +81,8 @@ async def enable(name: str, source: object) -> AsyncIterator[str]:
         async with _database(stream.capture.database) as connection:
             wanted = await postgres.tables(connection, source_tables(stream))
             await _refuse(postgres.look(connection, stream.slot, wanted))
-            added = await postgres.publish(connection, stream.slot, wanted)
-            yield f"publication {stream.slot}: {len(wanted)} table(s)"
+            added = await postgres.publish(connection, stream.publication, wanted)
+            yield f"publication {stream.publication}: {len(wanted)} table(s)"
             messages = await postgres.has_messages(connection)
         config = settings.of_postgres(
             stream.capture.database, stream.asked([t.name for t in wanted]), messages=messages
@@ -204,7 +208,7 @@ async def disable(name: str, source: object) -> AsyncIterator[str]:
     yield f"connector {name}: {'removed' if removed else 'there was none'}"
     if isinstance(stream.capture.database, Postgres):
         async with _database(stream.capture.database) as connection:
-            for what in await postgres.drop(connection, stream.slot):
+            for what in await postgres.drop(connection, stream.slot, stream.publication):
                 yield f"{what}: removed"
     else:
         yield f"topic {settings.history_topic(stream.prefix)}: stays, as the others do; remove it where they are removed"

@@ -119,17 +119,23 @@ async def slot(connection: Connection, name: str) -> Slot | None:
     )
 
 
-async def drop(connection: Connection, name: str, seconds: float = 60) -> list[str]:
+async def drop(connection: Connection, slot_: str, publication: str, seconds: float = 60) -> list[str]:
     """Remove slot and publication; what was removed. A slot that is still read is waited for."""
     removed = []
-    async with asyncio.timeout(seconds):
-        found = await _unread(connection, name)
+    try:
+        async with asyncio.timeout(seconds):
+            found = await _unread(connection, slot_)
+    except TimeoutError:
+        raise ConfigurationError(
+            f"slot {slot_} is still read after {seconds:g} s, by another than the stream's connector; stop that (its process is "
+            "active_pid in pg_replication_slots), and disable again: a slot that stays keeps WAL"
+        ) from None
     if found is not None:
-        await connection.execute("SELECT pg_catalog.pg_drop_replication_slot($1)", name)
-        removed.append(f"slot {name}")
-    if await connection.fetchval("SELECT count(*) FROM pg_catalog.pg_publication WHERE pubname = $1", name):
-        await connection.execute(f"DROP PUBLICATION {name}")
-        removed.append(f"publication {name}")
+        await connection.execute("SELECT pg_catalog.pg_drop_replication_slot($1)", slot_)
+        removed.append(f"slot {slot_}")
+    if await connection.fetchval("SELECT count(*) FROM pg_catalog.pg_publication WHERE pubname = $1", publication):
+        await connection.execute(f"DROP PUBLICATION {publication}")
+        removed.append(f"publication {publication}")
     return removed
 
 

@@ -110,6 +110,19 @@ async def test_capture_on_and_off(captured: Captured) -> None:
     assert (await captured.status(source))[0].startswith("error: connector")
 
 
+async def test_a_slot_of_a_name_that_was_given(captured: Captured) -> None:
+    """The settings have the last word; it is that slot which is looked at, and which does not stay."""
+    name = f"own_{token_hex(4)}"
+    source = captured.source("public.a", settings={"slot.name": name})
+    await captured.enable(source)
+    assert any(f"slot {name}: read" in line for line in await captured.status(source))
+    async with connected(captured.database) as connection:
+        with pytest.raises(ConfigurationError, match=rf"slot {name} is still read after 0\.3 s.*active_pid"):
+            await postgres.drop(connection, name, slot_name(captured.name), 0.3)
+    assert f"slot {name}: removed" in await captured.disable(source)
+    assert await captured.fetch("SELECT slot_name FROM pg_replication_slots WHERE database = current_database()") == []
+
+
 async def test_another_table(captured: Captured) -> None:
     """A table that comes to a capture is published, and one is told that its rows are not brought."""
     await captured.enable(captured.source("public.a"))

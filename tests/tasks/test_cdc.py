@@ -115,7 +115,9 @@ async def test_a_slot_of_a_name_that_was_given(captured: Captured) -> None:
     name = f"own_{token_hex(4)}"
     source = captured.source("public.a", settings={"slot.name": name})
     await captured.enable(source)
-    assert any(f"slot {name}: read" in line for line in await captured.status(source))
+    async with asyncio.timeout(30):  # a task that runs has its slot in a moment
+        while not any(f"slot {name}: read" in line for line in await captured.status(source)):
+            await asyncio.sleep(0.3)
     async with connected(captured.database) as connection:
         with pytest.raises(ConfigurationError, match=rf"slot {name} is still read after 0\.3 s.*active_pid"):
             await postgres.drop(connection, name, slot_name(captured.name), 0.3)

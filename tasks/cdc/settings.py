@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from blocks.mysql import MySQL
 from blocks.postgres import Postgres
 
+POSTGRES = "io.debezium.connector.postgresql.PostgresConnector"
+MYSQL = "io.debezium.connector.mysql.MySqlConnector"
+
 _EXACT = {
     # With their schemas events say what each value is.
     "key.converter": "org.apache.kafka.connect.json.JsonConverter",
@@ -59,7 +62,7 @@ def of_postgres(block: Postgres, capture: Capture, *, messages: bool) -> dict[st
     beat = "SELECT pg_logical_emit_message(false, 'headrace', 'heartbeat')"
     return {
         **_EXACT,
-        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
+        "connector.class": POSTGRES,
         "tasks.max": "1",
         "topic.prefix": capture.prefix,
         "plugin.name": "pgoutput",
@@ -100,7 +103,7 @@ def of_mysql(block: MySQL, capture: Capture, *, bootstrap: str, server_id: int) 
     """``bootstrap``: the brokers that keep the history of the tables' shapes; ``server_id``: like no other replica's."""
     return {
         **_EXACT,
-        "connector.class": "io.debezium.connector.mysql.MySqlConnector",
+        "connector.class": MYSQL,
         "tasks.max": "1",
         "topic.prefix": capture.prefix,
         "database.hostname": block.host,

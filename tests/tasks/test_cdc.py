@@ -15,7 +15,7 @@ from blocks.errors import ConfigurationError
 from blocks.kafka_connect import KafkaConnect
 from blocks.postgres import Postgres
 from tasks.cdc import postgres
-from tasks.cdc.settings import slot_name
+from tasks.cdc.settings import Capture, of_postgres, slot_name
 from tasks.extractors.kafka.source import KafkaTopics
 from tasks.findings import Finding
 from tests.servers.connect import ConnectServer
@@ -123,6 +123,24 @@ async def test_a_slot_of_a_name_that_was_given(captured: Captured) -> None:
             await postgres.drop(connection, name, slot_name(captured.name), 0.3)
     assert f"slot {name}: removed" in await captured.disable(source)
     assert await captured.fetch("SELECT slot_name FROM pg_replication_slots WHERE database = current_database()") == []
+
+
+async def test_a_connector_of_somebody_else(captured: Captured) -> None:
+    """That has the stream's name: it is neither changed nor removed, and nothing is made."""
+    block, password = captured.source("public.a").capture.database, captured.database.password  # type: ignore[union-attr]
+    config = of_postgres(block, Capture(captured.name, "else", ("public.a",), password), messages=True)  # type: ignore[arg-type]
+    config |= {"slot.name": "else", "publication.name": "else"}
+    created = {"name": captured.name, "config": config, "initial_state": "STOPPED"}
+    captured.connect.ask("POST", "/connectors", created)
+    before = captured.connect.ask("GET", f"/connectors/{captured.name}/config")
+    try:
+        for command in (captured.enable, captured.disable):
+            with pytest.raises(ConfigurationError, match=r"not this stream's \(slot\.name else\).*another name"):
+                await command(captured.source("public.a"))
+        assert captured.connect.ask("GET", f"/connectors/{captured.name}/config") == before
+        assert await captured.fetch("SELECT pubname FROM pg_publication") == []
+    finally:
+        captured.connect.ask("DELETE", f"/connectors/{captured.name}")
 
 
 async def test_another_table(captured: Captured) -> None:

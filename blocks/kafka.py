@@ -19,6 +19,7 @@ _BY_PASSWORD = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _OWN = (
     "bootstrap.servers", "group.id", "isolation.level", "auto.offset.reset", "enable.auto.commit", "enable.partition.eof",
     "allow.auto.create.topics", "security.protocol", "sasl.username", "sasl.password", "sasl.mechanism", "sasl.mechanisms",
+    "enable.ssl.certificate.verification", "ssl.endpoint.identification.algorithm", "log_level",
 )  # fmt: skip
 """Options that fields stand for, or that the promise of exactly once rests on."""
 

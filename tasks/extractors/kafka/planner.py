@@ -101,6 +101,10 @@ def _at_offsets(
     parts: Sequence[re.Match[str]], first: Mapping[Place, int], next_: Mapping[Place, int]
 ) -> dict[Place, int]:
     asked = {int(part[1]) if part[1] else None: int(part[2]) for part in parts}
+    if unknown := asked.keys() - {None, *(number for _, number in first)}:
+        raise ConfigurationError(
+            f"field start: no topic has a partition {', '.join(str(number) for number in unknown)}"
+        )
     found = {}
     for place, lowest in first.items():
         offset = asked.get(place[1], asked.get(None, lowest))

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 from aws_msk_iam_sasl_signer import MSKAuthTokenProvider
-from confluent_kafka import TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
 from blocks.errors import ConfigurationError, PositionLost, SnapshotLost
 from blocks.s3 import CsvDialect
 from tasks.extractors.contract import Behind, Limits, Output, ReadOptions, Records, TellsBehind
+from tasks.extractors.kafka import consumer
 from tasks.extractors.kafka.decoding import UndecodableError
 from tasks.extractors.kafka.source import KafkaTopics
 from tests.servers import oauth
@@ -108,7 +109,7 @@ async def test_where_a_stream_begins(kafka_server: KafkaServer) -> None:
         assert (await text_run(kafka_server, topic, since, start=start))[0] == ["later"]
 
 
-@pytest.mark.parametrize("start", ["0:99", "yesterday", "-1", "0:1:2"])
+@pytest.mark.parametrize("start", ["0:99", "9:0", "yesterday", "-1", "0:1:2"])
 async def test_a_start_that_is_none_is_named(kafka_server: KafkaServer, start: str) -> None:
     """An offset that the topic does not hold, or what is no place at all, is an error of the field."""
     with pytest.raises(ConfigurationError, match="field start"):
@@ -459,6 +460,24 @@ async def test_bytes_are_written_as_the_dialect_says(kafka_server: KafkaServer) 
     assert (await run(source)).data.splitlines()[1].endswith(b',,fe,""')
     encoded = await run(source, dialect=CsvDialect(binary="base64", null="-"))
     assert encoded.data.splitlines()[0].endswith(b",-,/g==,AP8=")
+
+
+async def test_options_of_the_client_win(kafka_server: KafkaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tunes the client can be set otherwise; an option that would have no effect is refused by the block."""
+    given: list[dict[str, Any]] = []
+
+    def made(config: dict[str, Any]) -> Any:
+        given.append(config)
+        return Consumer(config)
+
+    monkeypatch.setattr(consumer, "Consumer", made)
+    options = {"fetch.wait.max.ms": "7", "queued.max.messages.kbytes": "2048"}
+    topic = kafka_server.topic()
+    send(kafka_server, topic, "a")
+    found, _ = await text_run(kafka_server, topic, connection=block_of(kafka_server, client_options=options))
+    assert found == ["a"]
+    assert options.items() <= given[0].items()
+    assert (given[0]["check.crcs"], given[0]["isolation.level"]) == (True, "read_committed")
 
 
 async def test_large_messages_come_a_few_at_a_time(kafka_server: KafkaServer) -> None:

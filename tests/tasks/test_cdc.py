@@ -14,8 +14,11 @@ import pytest
 from blocks.errors import ConfigurationError
 from blocks.kafka_connect import KafkaConnect
 from blocks.postgres import Postgres
+from blocks.s3 import S3Destination
+from tasks import checks
 from tasks.cdc import postgres
 from tasks.cdc.settings import Capture, of_postgres, slot_name
+from tasks.extractors.contract import ReadOptions
 from tasks.extractors.kafka.source import KafkaTopics
 from tasks.findings import Finding
 from tests.servers.connect import ConnectServer
@@ -123,6 +126,24 @@ async def test_a_slot_of_a_name_that_was_given(captured: Captured) -> None:
             await postgres.drop(connection, name, slot_name(captured.name), 0.3)
     assert f"slot {name}: removed" in await captured.disable(source)
     assert await captured.fetch("SELECT slot_name FROM pg_replication_slots WHERE database = current_database()") == []
+
+
+async def test_a_check_looks_at_the_slot_of_the_stream(captured: Captured) -> None:
+    """Also where all slots of the server are used, of which it has one."""
+    create = "SELECT pg_create_logical_replication_slot('{}', 'pgoutput')"
+    destination = S3Destination(bucket="b", endpoint="http://127.0.0.1:1")
+    (most,) = map(int, await captured.fetch("SHOW max_replication_slots"))
+    names = [slot_name(captured.name)]
+    names += [f"other_{n}" for n in range(most - 1 - len(await captured.fetch("SELECT 1 FROM pg_replication_slots")))]
+    try:
+        await captured.execute(*map(create.format, names))
+        checked = checks.check(captured.name, captured.source("public.a"), destination, ReadOptions(mode="changes"))
+        found = [finding async for finding in checked if "capture:" in finding.text]
+        assert f"capture: slot {names[0]}: not read" in found[-1].text
+        assert not any("max_replication_slots" in finding.text for finding in found)
+    finally:
+        for name in names:
+            await captured.fetch(f"SELECT pg_drop_replication_slot('{name}')")
 
 
 async def test_a_connector_of_somebody_else(captured: Captured) -> None:

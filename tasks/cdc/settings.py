@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,8 +54,12 @@ def slot_name(name: str) -> str:
 
     >>> slot_name("shop-changes")
     'headrace_shop_changes'
+    >>> slot_name("a" * 99) == slot_name("a" * 100)
+    False
     """
-    return f"headrace_{name.replace('-', '_')}"[:63]
+    whole = f"headrace_{name.replace('-', '_')}"
+    # Two long names that begin alike would share slot and publication, and each take the other's tables out of it.
+    return whole if len(whole) <= 63 else f"{whole[:54]}_{zlib.crc32(name.encode()):08x}"
 
 
 def of_postgres(block: Postgres, capture: Capture, *, messages: bool) -> dict[str, str]:

@@ -462,6 +462,17 @@ async def test_bytes_are_written_as_the_dialect_says(kafka_server: KafkaServer) 
     assert encoded.data.splitlines()[0].endswith(b",-,/g==,AP8=")
 
 
+async def test_timestamps_past_the_year_9999(kafka_server: KafkaServer) -> None:
+    """Of a producer that gives microseconds: the message comes, with the time that it says, as a dead letter too."""
+    topic = kafka_server.topic(message_timestamp_after_max_ms=str((1 << 63) - 1))
+    for timestamp in (253_402_300_799_999, 1_700_000_000_123_000):
+        send(kafka_server, topic, "a", timestamp=timestamp)
+    texts = ["9999-12-31 23:59:59.999+00", "55840-11-08 22:15:23.000+00"]
+    for format_ in ("text", "json"):
+        made = await run(topics(kafka_server, topic, format=format_, undecodable="dead-letter"))
+        assert [row["_committed_at"] for row in made.all] == texts
+
+
 async def test_options_of_the_client_win(kafka_server: KafkaServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """What tunes the client can be set otherwise; an option that would have no effect is refused by the block."""
     given: list[dict[str, Any]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from aws_msk_iam_sasl_signer import MSKAuthTokenProvider
 from prefect.blocks.core import Block
@@ -111,6 +112,8 @@ events.save("events", overwrite=True)
         for option in self.client_options:
             if option in _OWN:
                 raise ValueError(f"client_options: {option} is set by headrace itself; leave it out")
+        if "@" in urlsplit(self.registry_url).netloc:  # which errors would show
+            raise ValueError("registry_url holds a user or a password; use registry_user and registry_password")
         self._tls.check()
         return self
 

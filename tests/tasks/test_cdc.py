@@ -236,12 +236,21 @@ async def test_what_is_published_can_still_be_written(database: PostgresServer) 
         assert [row[0] for row in published] == ["cut", "keyed", "late", "parent"]
 
 
+def test_long_names_share_nothing() -> None:
+    """Each stream has a slot and a publication of its own, of no more characters than PostgreSQL takes."""
+    one, other = (slot_name(f"{'a' * 80}-{end}") for end in ("orders", "items"))
+    assert one != other
+    assert len(one) == len(other) == 63
+
+
 async def test_a_connect_that_refuses(captured: Captured) -> None:
     """A connector that fails is told with its reason; workers that are not there are, too."""
     bad = captured.source("public.a", settings={"connector.class": "no.such.Connector"})
     with pytest.raises(ConfigurationError, match=r"(?s)Kafka Connect refuses.*no\.such\.Connector"):
         await captured.enable(bad)
     gone = captured.source("public.a", connect=KafkaConnect(url="http://127.0.0.1:1"))
+    with pytest.raises(ValueError, match="fields of their own"):
+        KafkaConnect(url="http://user:secret@connect.example")
     with pytest.raises(ConfigurationError, match=r"does not answer.*check url"):
         await captured.status(gone)
 

@@ -593,6 +593,8 @@ def test_fields_that_do_not_fit(kafka_server: KafkaServer) -> None:
     for fields in ({"format": "text", "fields": [{"name": "a"}]}, {"fields": [{"name": "_key"}]}):
         with pytest.raises(ValueError, match="fields:"):
             KafkaTopics(connection=block_of(kafka_server), topics=("a",), **fields)
+    with pytest.raises(ValueError, match=r"debezium\.prefix"):  # a column `id` would be taken for the transaction's
+        KafkaTopics(connection=block_of(kafka_server), topics=("a",), format="debezium", debezium={"prefix": ""})
     with pytest.raises(
         ValueError, match="parts: source, transaction is told by events of format debezium alone, not json"
     ):

@@ -281,6 +281,8 @@ async def test_retention_by_time_that_overtakes_the_watermark_is_told(kafka_serv
             except PositionLost as error:
                 lost = error
                 break
+            except SnapshotLost:  # removed between this run's plan and its read: the next plan tells it
+                pass
             await asyncio.sleep(0.3)
     assert "offsets 1 to" in str(lost)
     assert "were removed by retention" in str(lost)

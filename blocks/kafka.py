@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from aws_msk_iam_sasl_signer import MSKAuthTokenProvider
 from prefect.blocks.core import Block
@@ -19,6 +20,7 @@ _BY_PASSWORD = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _OWN = (
     "bootstrap.servers", "group.id", "isolation.level", "auto.offset.reset", "enable.auto.commit", "enable.partition.eof",
     "allow.auto.create.topics", "security.protocol", "sasl.username", "sasl.password", "sasl.mechanism", "sasl.mechanisms",
+    "enable.ssl.certificate.verification", "ssl.endpoint.identification.algorithm", "log_level",
 )  # fmt: skip
 """Options that fields stand for, or that the promise of exactly once rests on."""
 
@@ -110,6 +112,8 @@ events.save("events", overwrite=True)
         for option in self.client_options:
             if option in _OWN:
                 raise ValueError(f"client_options: {option} is set by headrace itself; leave it out")
+        if "@" in urlsplit(self.registry_url).netloc:  # which errors would show
+            raise ValueError("registry_url holds a user or a password; use registry_user and registry_password")
         self._tls.check()
         return self
 

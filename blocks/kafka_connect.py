@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ssl import SSLContext, create_default_context
+from urllib.parse import urlsplit
 
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, SecretStr, field_validator
@@ -40,6 +41,8 @@ connect.save("main", overwrite=True)
     def _is_http(cls, url: str) -> str:
         if not url.startswith(("http://", "https://")):
             raise ValueError("begins with http:// or https://")
+        if "@" in urlsplit(url).netloc:  # which errors would show
+            raise ValueError("holds a user or a password; they have fields of their own")
         return url.rstrip("/")
 
     def auth(self) -> tuple[str, str] | None:

@@ -8,7 +8,6 @@ from typing import Any
 from blocks.errors import ConfigurationError, SnapshotLost
 from blocks.hosts import is_local
 from blocks.kafka import Kafka
-from tasks.cdc import capture
 from tasks.extractors.contract import ReadOptions
 from tasks.extractors.kafka.cluster import EARLIEST, LATEST, Cluster, Place
 from tasks.extractors.kafka.consumer import Reader
@@ -44,9 +43,6 @@ async def look(source: Any, options: ReadOptions) -> Findings:
     yield Finding(
         "ok", f"source: {len(topics)} topic(s), {len(places)} partition(s), up to {count:,} messages: {_listed(wanted)}"
     )
-    if source.capture is not None:
-        async for finding in capture.look("", source):
-            yield finding
     for name in wanted[:_LOOKED_AT]:
         yield await asyncio.to_thread(_kept, cluster, name)
     for name in wanted[:_LOOKED_AT]:

@@ -18,8 +18,10 @@ from blocks.rest import RestApi
 from blocks.s3 import S3Destination
 from blocks.watermark import Watermark
 from tasks import check_kafka, check_mongodb, check_mysql, check_postgres, check_rest, state
+from tasks.cdc import capture
 from tasks.commits import CommitLog
 from tasks.extractors.contract import ReadOptions
+from tasks.extractors.kafka.source import KafkaTopics
 from tasks.extractors.source import Source
 from tasks.failures import explained_by
 from tasks.findings import Finding, Findings
@@ -34,6 +36,9 @@ async def check(stream: str, source: Source, destination: S3Destination, options
     """All findings about one stream, as they are made."""
     async for finding in _of_source(source, options):
         yield finding
+    if isinstance(source, KafkaTopics) and source.capture is not None:
+        async for finding in _of_capture(stream, source):
+            yield finding
     if options.layout == "dms":
         yield _fits(source, options)
     async for finding in _of_destination(destination, stream):
@@ -62,6 +67,14 @@ async def _of_source(source: Source, options: ReadOptions) -> Findings:
             yield finding
     except (ConfigurationError, ConnectionError) as error:
         yield Finding("error", f"source: {error}")
+
+
+async def _of_capture(stream: str, source: KafkaTopics) -> Findings:
+    try:
+        async for finding in capture.look(stream, source):
+            yield finding
+    except (ConfigurationError, ConnectionError) as error:
+        yield Finding("error", f"capture: {error}")
 
 
 SOURCES: dict[type[Block], Callable[[Any, ReadOptions], Findings]] = {

@@ -32,6 +32,10 @@ class _Stream:
 
     @property
     def slot(self) -> str:
+        return self.capture.settings.get("slot.name", self.publication)
+
+    @property
+    def publication(self) -> str:
         return settings.slot_name(self.name)
 
     @property
@@ -73,12 +77,14 @@ async def enable(name: str, source: object) -> AsyncIterator[str]:
     `ConfigurationError` for what has to be mended first; nothing is made then.
     """
     stream = await _revealed(_stream(name, source))
+    async with connect.connected(stream.capture.connect) as cluster:
+        _refuse_foreign(stream, await cluster.config(name))
     if isinstance(stream.capture.database, Postgres):
         async with _database(stream.capture.database) as connection:
             wanted = await postgres.tables(connection, source_tables(stream))
             await _refuse(postgres.look(connection, stream.slot, wanted))
-            added = await postgres.publish(connection, stream.slot, wanted)
-            yield f"publication {stream.slot}: {len(wanted)} table(s)"
+            added = await postgres.publish(connection, stream.publication, wanted)
+            yield f"publication {stream.publication}: {len(wanted)} table(s)"
             messages = await postgres.has_messages(connection)
         config = settings.of_postgres(
             stream.capture.database, stream.asked([t.name for t in wanted]), messages=messages
@@ -200,14 +206,31 @@ async def disable(name: str, source: object) -> AsyncIterator[str]:
     """Remove connector (with how far it had come), slot and publication; says what it does. May be repeated."""
     stream = _stream(name, source)
     async with connect.connected(stream.capture.connect) as cluster:
+        _refuse_foreign(stream, await cluster.config(name))
         removed = await cluster.remove(name)
     yield f"connector {name}: {'removed' if removed else 'there was none'}"
     if isinstance(stream.capture.database, Postgres):
         async with _database(stream.capture.database) as connection:
-            for what in await postgres.drop(connection, stream.slot):
+            for what in await postgres.drop(connection, stream.slot, stream.publication):
                 yield f"{what}: removed"
     else:
         yield f"topic {settings.history_topic(stream.prefix)}: stays, as the others do; remove it where they are removed"
+
+
+def _refuse_foreign(stream: _Stream, config: dict[str, str] | None) -> None:
+    """A connector that has the stream's name is not the stream's for that: it is neither changed nor removed then."""
+    if config is None:
+        return
+    if isinstance(stream.capture.database, Postgres):
+        wanted = {"connector.class": settings.POSTGRES, "slot.name": stream.slot}
+    else:
+        wanted = {"connector.class": settings.MYSQL}
+    wanted |= {key: value for key, value in stream.capture.settings.items() if key in wanted}
+    if others := [f"{key} {config.get(key)}" for key, value in wanted.items() if config.get(key) != value]:
+        raise ConfigurationError(
+            f"field capture.connect: the cluster has a connector {stream.name} that is not this stream's ({', '.join(others)}): "
+            "give the stream another name, or remove that connector if nobody needs it"
+        )
 
 
 async def _refuse(findings: Findings) -> None:

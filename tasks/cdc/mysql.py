@@ -12,7 +12,7 @@ from blocks.errors import ConfigurationError, PositionLost
 from blocks.mysql import MySQL
 from tasks import check_binlog
 from tasks.extractors.contract import Behind
-from tasks.extractors.kafka.patterns import is_meant
+from tasks.extractors.kafka.patterns import is_meant, names_none
 from tasks.extractors.mysql.binlog.position import LogPosition
 from tasks.extractors.mysql.binlog.server import LogServer
 from tasks.extractors.mysql.session import Session
@@ -49,9 +49,11 @@ async def tables(connection: Connection, patterns: Sequence[str]) -> list[str]:
     """The names (``shop.orders``) of those that are meant and that the account sees; `ConfigurationError` for none."""
     found = [str(name) for (name,) in await fetch(connection, _TABLES)]
     meant = [name for name in found if is_meant(name, patterns)]
-    if not meant:
+    missing = names_none(patterns, found)
+    if not meant or missing:
         some = ", ".join(found[:20]) or "none that the account may read"
-        raise ConfigurationError(f"field debezium.tables: no table is like {', '.join(patterns)}; there are: {some}")
+        like = ", ".join(missing or patterns)
+        raise ConfigurationError(f"field debezium.tables: no table is like {like}; there are: {some}")
     return meant
 
 

@@ -7,13 +7,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from blocks.errors import ConfigurationError
-from tasks.extractors.kafka.patterns import is_meant
+from tasks.extractors.kafka.patterns import is_meant, names_none
 from tasks.extractors.postgres.sql import Connection
 from tasks.findings import Finding, Findings
 
 _TABLES = """
 SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS quoted, n.nspname || '.' || c.relname AS name,
-    c.relreplident AS identity, EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) AS keyed,
+    c.relreplident AS identity,
+    ARRAY(SELECT quote_ident(rn.nspname) || '.' || quote_ident(r.relname)
+        FROM pg_catalog.pg_class r JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace
+        WHERE (r.oid = c.oid
+                OR c.relkind = 'p' AND r.oid IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(c.oid) t WHERE t.isleaf))
+            AND r.relreplident <> 'f' AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = r.oid
+                AND CASE r.relreplident WHEN 'd' THEN i.indisprimary AND i.indimmediate WHEN 'i' THEN i.indisreplident END)
+        ORDER BY 1) AS keyless,
     EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
         AND a.attstorage <> 'p') AS large
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -42,7 +49,9 @@ class Table:
     quoted: str
     identity: str
     """``relreplident``: d the key, f the whole row, i an index, n nothing."""
-    keyed: bool
+    keyless: tuple[str, ...]
+    """The table, and those of its partitions, that have no key in the log: none at all, or a deferrable one. Partitions have an
+    identity of their own, whatever their table's is."""
     large: bool
     """It has columns whose values may be kept outside the row."""
 
@@ -68,12 +77,14 @@ class Slot:
 async def tables(connection: Connection, patterns: Sequence[str]) -> list[Table]:
     """Those that are meant; `ConfigurationError` where there is none."""
     found = [Table(row["name"], row["quoted"], row["identity"].decode() if isinstance(row["identity"], bytes)
-                   else row["identity"], row["keyed"], row["large"])
+                   else row["identity"], tuple(row["keyless"]), row["large"])
              for row in await connection.fetch(_TABLES)]  # fmt: skip
     meant = [table for table in found if is_meant(table.name, patterns)]
-    if not meant:
+    missing = names_none(patterns, [table.name for table in found])
+    if not meant or missing:
         some = ", ".join(table.name for table in found[:20]) or "none"
-        raise ConfigurationError(f"field debezium.tables: no table is like {', '.join(patterns)}; there are: {some}")
+        like = ", ".join(missing or patterns)
+        raise ConfigurationError(f"field debezium.tables: no table is like {like}; there are: {some}")
     return meant
 
 
@@ -84,7 +95,8 @@ async def has_messages(connection: Connection) -> bool:
 
 async def publish(connection: Connection, name: str, wanted: Iterable[Table]) -> list[str]:
     """Make the publication hold exactly these tables; the names of those that came new to one that was there."""
-    listed = ", ".join(table.quoted for table in wanted)
+    # Without ONLY all tables that inherit from one would be published, too, also those that have no key. Partitions still are.
+    listed = ", ".join(f"ONLY {table.quoted}" for table in wanted)
     rows = await connection.fetch(
         "SELECT schemaname || '.' || tablename AS name FROM pg_catalog.pg_publication_tables WHERE pubname = $1", name
     )
@@ -107,17 +119,23 @@ async def slot(connection: Connection, name: str) -> Slot | None:
     )
 
 
-async def drop(connection: Connection, name: str, seconds: float = 60) -> list[str]:
+async def drop(connection: Connection, slot_: str, publication: str, seconds: float = 60) -> list[str]:
     """Remove slot and publication; what was removed. A slot that is still read is waited for."""
     removed = []
-    async with asyncio.timeout(seconds):
-        found = await _unread(connection, name)
+    try:
+        async with asyncio.timeout(seconds):
+            found = await _unread(connection, slot_)
+    except TimeoutError:
+        raise ConfigurationError(
+            f"slot {slot_} is still read after {seconds:g} s, by another than the stream's connector; stop that (its process is "
+            "active_pid in pg_replication_slots), and disable again: a slot that stays keeps WAL"
+        ) from None
     if found is not None:
-        await connection.execute("SELECT pg_catalog.pg_drop_replication_slot($1)", name)
-        removed.append(f"slot {name}")
-    if await connection.fetchval("SELECT count(*) FROM pg_catalog.pg_publication WHERE pubname = $1", name):
-        await connection.execute(f"DROP PUBLICATION {name}")
-        removed.append(f"publication {name}")
+        await connection.execute("SELECT pg_catalog.pg_drop_replication_slot($1)", slot_)
+        removed.append(f"slot {slot_}")
+    if await connection.fetchval("SELECT count(*) FROM pg_catalog.pg_publication WHERE pubname = $1", publication):
+        await connection.execute(f"DROP PUBLICATION {publication}")
+        removed.append(f"publication {publication}")
     return removed
 
 
@@ -188,11 +206,13 @@ def _kept(size: str) -> Finding:
 
 def _identity(table: Table) -> Finding | None:
     full = f"ALTER TABLE {table.quoted} REPLICA IDENTITY FULL"
-    if table.identity == "n" or (table.identity == "d" and not table.keyed):
+    if table.keyless:
+        partitions = "" if table.quoted in table.keyless else f": {_some(', ', table.keyless)}"
         return Finding(
             "error",
-            f"capture: {table.name} has no key in the log: the server refuses updates and deletions once it is published",
-            full,
+            f"capture: {table.name} has no key in the log{partitions}: the server refuses updates and deletions once it is "
+            "published",
+            _some("; ", [f"ALTER TABLE {name} REPLICA IDENTITY FULL" for name in table.keyless]),
         )
     if table.identity != "f" and table.large:
         return Finding(
@@ -201,3 +221,7 @@ def _identity(table: Table) -> Finding | None:
             f"{full} would bring them",
         )
     return None
+
+
+def _some(between: str, names: Sequence[str]) -> str:
+    return between.join(names[:5]) + (f"{between}and {len(names) - 5} more" if len(names) > 5 else "")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blocks.mysql import MySQL
 from blocks.postgres import Postgres
+
+POSTGRES = "io.debezium.connector.postgresql.PostgresConnector"
+MYSQL = "io.debezium.connector.mysql.MySqlConnector"
 
 _EXACT = {
     # With their schemas events say what each value is.
@@ -50,8 +54,12 @@ def slot_name(name: str) -> str:
 
     >>> slot_name("shop-changes")
     'headrace_shop_changes'
+    >>> slot_name("a" * 99) == slot_name("a" * 100)
+    False
     """
-    return f"headrace_{name.replace('-', '_')}"[:63]
+    whole = f"headrace_{name.replace('-', '_')}"
+    # Two long names that begin alike would share slot and publication, and each take the other's tables out of it.
+    return whole if len(whole) <= 63 else f"{whole[:54]}_{zlib.crc32(name.encode()):08x}"
 
 
 def of_postgres(block: Postgres, capture: Capture, *, messages: bool) -> dict[str, str]:
@@ -59,7 +67,7 @@ def of_postgres(block: Postgres, capture: Capture, *, messages: bool) -> dict[st
     beat = "SELECT pg_logical_emit_message(false, 'headrace', 'heartbeat')"
     return {
         **_EXACT,
-        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
+        "connector.class": POSTGRES,
         "tasks.max": "1",
         "topic.prefix": capture.prefix,
         "plugin.name": "pgoutput",
@@ -100,7 +108,7 @@ def of_mysql(block: MySQL, capture: Capture, *, bootstrap: str, server_id: int) 
     """``bootstrap``: the brokers that keep the history of the tables' shapes; ``server_id``: like no other replica's."""
     return {
         **_EXACT,
-        "connector.class": "io.debezium.connector.mysql.MySqlConnector",
+        "connector.class": MYSQL,
         "tasks.max": "1",
         "topic.prefix": capture.prefix,
         "database.hostname": block.host,

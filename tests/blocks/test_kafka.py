@@ -69,6 +69,8 @@ def test_what_the_client_is_given(fields: dict[str, Any], told: dict[str, str]) 
         ({"sasl": "AWS_MSK_IAM"}, "needs aws_region"),
         ({"sasl": "AWS_MSK_IAM", "aws_region": "r", "tls": "disable"}, "needs TLS"),
         ({"client_options": {"isolation.level": "read_uncommitted"}}, "isolation.level is set by headrace itself"),
+        ({"registry_url": "https://key:secret@registry.example"}, "use registry_user and registry_password"),
+        ({"client_options": {"enable.ssl.certificate.verification": "false"}}, "is set by headrace itself"),
         ({"tls": "disable", "tls_ca_file": "ca.pem"}, "tls_ca_file has no effect"),
         ({"bootstrap_servers": ""}, "at least 1 character"),
     ],

@@ -14,8 +14,11 @@ import pytest
 from blocks.errors import ConfigurationError
 from blocks.kafka_connect import KafkaConnect
 from blocks.postgres import Postgres
+from blocks.s3 import S3Destination
+from tasks import checks
 from tasks.cdc import postgres
-from tasks.cdc.settings import slot_name
+from tasks.cdc.settings import Capture, of_postgres, slot_name
+from tasks.extractors.contract import ReadOptions
 from tasks.extractors.kafka.source import KafkaTopics
 from tasks.findings import Finding
 from tests.servers.connect import ConnectServer
@@ -110,6 +113,57 @@ async def test_capture_on_and_off(captured: Captured) -> None:
     assert (await captured.status(source))[0].startswith("error: connector")
 
 
+async def test_a_slot_of_a_name_that_was_given(captured: Captured) -> None:
+    """The settings have the last word; it is that slot which is looked at, and which does not stay."""
+    name = f"own_{token_hex(4)}"
+    source = captured.source("public.a", settings={"slot.name": name})
+    await captured.enable(source)
+    async with asyncio.timeout(30):  # a task that runs has its slot in a moment
+        while not any(f"slot {name}: read" in line for line in await captured.status(source)):
+            await asyncio.sleep(0.3)
+    async with connected(captured.database) as connection:
+        with pytest.raises(ConfigurationError, match=rf"slot {name} is still read after 0\.3 s.*active_pid"):
+            await postgres.drop(connection, name, slot_name(captured.name), 0.3)
+    assert f"slot {name}: removed" in await captured.disable(source)
+    assert await captured.fetch("SELECT slot_name FROM pg_replication_slots WHERE database = current_database()") == []
+
+
+async def test_a_check_looks_at_the_slot_of_the_stream(captured: Captured) -> None:
+    """Also where all slots of the server are used, of which it has one."""
+    create = "SELECT pg_create_logical_replication_slot('{}', 'pgoutput')"
+    destination = S3Destination(bucket="b", endpoint="http://127.0.0.1:1")
+    (most,) = map(int, await captured.fetch("SHOW max_replication_slots"))
+    names = [slot_name(captured.name)]
+    names += [f"other_{n}" for n in range(most - 1 - len(await captured.fetch("SELECT 1 FROM pg_replication_slots")))]
+    try:
+        await captured.execute(*map(create.format, names))
+        checked = checks.check(captured.name, captured.source("public.a"), destination, ReadOptions(mode="changes"))
+        found = [finding async for finding in checked if "capture:" in finding.text]
+        assert f"capture: slot {names[0]}: not read" in found[-1].text
+        assert not any("max_replication_slots" in finding.text for finding in found)
+    finally:
+        for name in names:
+            await captured.fetch(f"SELECT pg_drop_replication_slot('{name}')")
+
+
+async def test_a_connector_of_somebody_else(captured: Captured) -> None:
+    """That has the stream's name: it is neither changed nor removed, and nothing is made."""
+    block, password = captured.source("public.a").capture.database, captured.database.password  # type: ignore[union-attr]
+    config = of_postgres(block, Capture(captured.name, "else", ("public.a",), password), messages=True)  # type: ignore[arg-type]
+    config |= {"slot.name": "else", "publication.name": "else"}
+    created = {"name": captured.name, "config": config, "initial_state": "STOPPED"}
+    captured.connect.ask("POST", "/connectors", created)
+    before = captured.connect.ask("GET", f"/connectors/{captured.name}/config")
+    try:
+        for command in (captured.enable, captured.disable):
+            with pytest.raises(ConfigurationError, match=r"not this stream's \(slot\.name else\).*another name"):
+                await command(captured.source("public.a"))
+        assert captured.connect.ask("GET", f"/connectors/{captured.name}/config") == before
+        assert await captured.fetch("SELECT pubname FROM pg_publication") == []
+    finally:
+        captured.connect.ask("DELETE", f"/connectors/{captured.name}")
+
+
 async def test_another_table(captured: Captured) -> None:
     """A table that comes to a capture is published, and one is told that its rows are not brought."""
     await captured.enable(captured.source("public.a"))
@@ -132,6 +186,8 @@ async def test_what_has_to_be_mended_first(captured: Captured) -> None:
         await captured.enable(captured.source())
     with pytest.raises(ConfigurationError, match=r"field debezium\.tables: no table is like public\.nope"):
         await captured.enable(captured.source("public.nope"))
+    with pytest.raises(ConfigurationError, match=r"no table is like public\.nope; there are: public\.B\.b, public\.a"):
+        await captured.enable(captured.source("public.a", "public.nope"))  # passed over, it would be missed by nobody
     wrong = captured.source("public.a").model_copy(update={"topics": ("*.public.a",)})
     with pytest.raises(ConfigurationError, match="field topics"):
         await captured.enable(wrong)
@@ -142,12 +198,59 @@ async def test_what_has_to_be_mended_first(captured: Captured) -> None:
     assert captured.name not in captured.connect.ask("GET", "/connectors")
 
 
+async def test_what_is_published_can_still_be_written(database: PostgresServer) -> None:
+    """No table whose updates the server would refuse once it is published passes, and no other is published beside it."""
+    statements = (
+        "CREATE TABLE cut (id int, at int) PARTITION BY RANGE (at)",
+        "CREATE TABLE cut_1 PARTITION OF cut FOR VALUES FROM (0) TO (10)",
+        "ALTER TABLE cut REPLICA IDENTITY FULL",  # which its partitions do not have
+        "CREATE TABLE late (id int PRIMARY KEY DEFERRABLE)",
+        "CREATE TABLE keyed (id int, at int, PRIMARY KEY (id, at)) PARTITION BY RANGE (at)",
+        "CREATE TABLE keyed_1 PARTITION OF keyed FOR VALUES FROM (0) TO (10)",
+        "CREATE TABLE parent (id int PRIMARY KEY)",
+        "CREATE TABLE child () INHERITS (parent)",  # without its key
+        *(f"INSERT INTO {table} VALUES (1)" for table in ("late", "child")),
+        *(f"INSERT INTO {table} VALUES (1, 1)" for table in ("cut", "keyed")),
+    )
+    async with connected(database) as connection:
+        for statement in statements:
+            await connection.execute(statement)
+
+        async def refused() -> list[str]:
+            patterns = ["public.cut", "public.late", "public.keyed", "public.parent"]
+            wanted = await postgres.tables(connection, patterns)
+            found = [finding async for finding in postgres.look(connection, "s", wanted) if finding.level == "error"]
+            if not found:
+                await postgres.publish(connection, "s", wanted)
+            assert all("no key in the log" in finding.text for finding in found)
+            return [finding.way_out for finding in found]
+
+        ways_out = await refused()
+        assert ways_out == [f"ALTER TABLE public.{name} REPLICA IDENTITY FULL" for name in ("cut_1", "late")]
+        for statement in ways_out:
+            await connection.execute(statement)
+        assert await refused() == []
+        for table in ("cut", "late", "keyed", "parent", "child"):
+            await connection.execute(f"UPDATE {table} SET id = 2")
+        published = await connection.fetch("SELECT tablename FROM pg_publication_tables ORDER BY 1")
+        assert [row[0] for row in published] == ["cut", "keyed", "late", "parent"]
+
+
+def test_long_names_share_nothing() -> None:
+    """Each stream has a slot and a publication of its own, of no more characters than PostgreSQL takes."""
+    one, other = (slot_name(f"{'a' * 80}-{end}") for end in ("orders", "items"))
+    assert one != other
+    assert len(one) == len(other) == 63
+
+
 async def test_a_connect_that_refuses(captured: Captured) -> None:
     """A connector that fails is told with its reason; workers that are not there are, too."""
     bad = captured.source("public.a", settings={"connector.class": "no.such.Connector"})
     with pytest.raises(ConfigurationError, match=r"(?s)Kafka Connect refuses.*no\.such\.Connector"):
         await captured.enable(bad)
     gone = captured.source("public.a", connect=KafkaConnect(url="http://127.0.0.1:1"))
+    with pytest.raises(ValueError, match="fields of their own"):
+        KafkaConnect(url="http://user:secret@connect.example")
     with pytest.raises(ConfigurationError, match=r"does not answer.*check url"):
         await captured.status(gone)
 

@@ -195,6 +195,8 @@ async def test_what_has_to_be_mended_first(captured: Captured) -> None:
         await captured.enable(captured.source(database=mysql_block_of(lesser)))
     with pytest.raises(ConfigurationError, match=r"field debezium\.tables: no table is like .*nope"):
         await captured.enable(captured.source("nope"))
+    with pytest.raises(ConfigurationError, match=r"no table is like \S+\.nope; there are"):
+        await captured.enable(captured.source("a", "nope"))
     socket = mysql_block_of(captured.account).model_copy(update={"host": "/run/mysqld.sock"})
     with pytest.raises(ConfigurationError, match="the workers need a host and a port"):
         await captured.enable(captured.source(database=socket))

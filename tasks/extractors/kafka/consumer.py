@@ -41,6 +41,10 @@ _SETTINGS = {
     # An offset that is not there is an error, never the next best one.
     "auto.offset.reset": "error",
     "enable.partition.eof": True,
+}
+
+
+_TUNING = {
     "fetch.wait.max.ms": 100,
     # What waits in the client for the next batch; it is what a partition that is read costs in memory.
     "queued.max.messages.kbytes": 16 << 10,
@@ -48,6 +52,7 @@ _SETTINGS = {
     "fetch.queue.backoff.ms": 5,
     "check.crcs": True,
 }
+"""What the block's client_options may say otherwise."""
 
 
 class Reader:
@@ -61,7 +66,7 @@ class Reader:
         self._size = _FIRST_BATCH
         self.position = start
         """The offset that comes next: all before it were given."""
-        config = {**block.client_config(), **_SETTINGS, "error_cb": self._told}
+        config = {**_TUNING, **block.client_config(), **_SETTINGS, "error_cb": self._told}
         self._consumer: Any = asking(block, self._told, lambda: Consumer(config))
         self._consumer.assign([TopicPartition(topic, partition, start)])
 

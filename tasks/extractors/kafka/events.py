@@ -52,7 +52,11 @@ class DebeziumEvents(BaseModel, frozen=True, extra="forbid", title="Debezium"):
         default="", title="Connector", description="Of flattened events that have none of the source's fields."
     )
     prefix: str = Field(
-        default="__", title="Prefix", description="Of the fields that ExtractNewRecordState adds: add.fields.prefix."
+        default="__",
+        min_length=1,
+        title="Prefix",
+        description="Of the fields that ExtractNewRecordState adds: add.fields.prefix. Not empty: columns such as id and name "
+        "could not be told from them.",
     )
     unavailable: str = Field(
         default=UNAVAILABLE,

@@ -30,6 +30,8 @@ COLUMNS: dict[Part, Column] = {
 }
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PERIOD = 146097 * 86_400_000
+"""Milliseconds of 400 years, after which the calendar repeats itself."""
 _UNQUOTED = re.compile(r'[^",\r\n]+').fullmatch
 
 
@@ -56,7 +58,12 @@ class Fields:
         """A message's timestamp."""
         if milliseconds < 0:
             return self.null
-        return (_EPOCH + timedelta(milliseconds=milliseconds)).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "+00"
+        try:
+            return (_EPOCH + timedelta(milliseconds=milliseconds)).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "+00"
+        except OverflowError:  # a producer's microseconds, say, of which brokers before 4.0 make a year past 9999
+            periods, rest = divmod(milliseconds, _PERIOD)
+            moment = _EPOCH + timedelta(milliseconds=rest)
+            return f"{moment.year + 400 * periods}{moment.strftime('-%m-%d %H:%M:%S.%f')[:-3]}+00"
 
     def key(self, key: bytes | None) -> str:
         """A key as text. UnicodeDecodeError where it is none."""

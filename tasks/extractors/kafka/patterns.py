@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 
 
 def is_meant(name: str, patterns: Sequence[str]) -> bool:
@@ -15,6 +16,16 @@ def is_meant(name: str, patterns: Sequence[str]) -> bool:
     wanted = [pattern for pattern in patterns if not pattern.startswith("-")] or ["*"]
     left_out = [pattern[1:] for pattern in patterns if pattern.startswith("-")]
     return _like(name, wanted) and not _like(name, left_out)
+
+
+def names_none(patterns: Sequence[str], names: Collection[str]) -> list[str]:
+    """The patterns that are the name of one thing, which is not there.
+
+    >>> names_none(("public.a", "public.b", "c.*", "-d"), ("public.a",))
+    ['public.b']
+    """
+    return [pattern for pattern in patterns if not pattern.startswith("-") and not re.search(r"[*?\[]", pattern)
+            and pattern not in names]  # fmt: skip
 
 
 def _like(name: str, patterns: Sequence[str]) -> bool:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from blocks.errors import ConfigurationError, PositionLost
 from tasks.extractors.kafka.cluster import EARLIEST, LATEST, Cluster, Place, Topic, at_time, no_topic
-from tasks.extractors.kafka.patterns import is_meant
+from tasks.extractors.kafka.patterns import is_meant, names_none
 from tasks.extractors.kafka.positions import KafkaPosition, Range, TopicPosition, as_json
 
 _OFFSETS = re.compile(r"\s*(?:(\d+)\s*:\s*)?(\d+)\s*")
@@ -55,9 +55,8 @@ def chosen(patterns: Sequence[str], names: Sequence[str]) -> list[str]:
     wanted = [pattern for pattern in patterns if not pattern.startswith("-")]
     if not wanted:
         raise ConfigurationError("field topics: only topics to leave out are named; name those to read, * for all")
-    for pattern in wanted:
-        if not re.search(r"[*?\[]", pattern) and pattern not in names:
-            raise no_topic(pattern, names)
+    for pattern in names_none(wanted, names):
+        raise no_topic(pattern, names)
     found = [name for name in names if is_meant(name, patterns)]
     if not found:
         raise no_topic(", ".join(wanted), names)
@@ -102,6 +101,10 @@ def _at_offsets(
     parts: Sequence[re.Match[str]], first: Mapping[Place, int], next_: Mapping[Place, int]
 ) -> dict[Place, int]:
     asked = {int(part[1]) if part[1] else None: int(part[2]) for part in parts}
+    if unknown := asked.keys() - {None, *(number for _, number in first)}:
+        raise ConfigurationError(
+            f"field start: no topic has a partition {', '.join(str(number) for number in unknown)}"
+        )
     found = {}
     for place, lowest in first.items():
         offset = asked.get(place[1], asked.get(None, lowest))

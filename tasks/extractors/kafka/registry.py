@@ -35,4 +35,9 @@ class Registry:
         if answer.status_code == httpx.codes.NOT_FOUND:
             raise ConfigurationError(f"{url}: the registry has no such schema; check registry_url")
         answer.raise_for_status()
-        return str(answer.json()["schema"])
+        try:
+            return str(answer.json()["schema"])
+        except (ValueError, LookupError, TypeError) as error:  # not the message's fault: it is no dead letter
+            raise ConfigurationError(
+                f"{url}: what answers is no registry that speaks Confluent's API; check registry_url"
+            ) from error

@@ -125,6 +125,16 @@ def test_rows_of_one_copy_share_a_place() -> None:
     assert log.ids(*rows_) == []
 
 
+def test_rows_of_one_copy_that_share_their_key() -> None:
+    """Of a connector with `message.key.columns` a key is no row's own: each row comes, and comes once."""
+    rows_ = [_postgres(n, 200, 100, 1, key={"customer": 7}) for n in range(1, 5)]
+    log = _Log()
+    assert log.ids(*rows_[:3]) == [1, 2, 3]
+    log.restarted()
+    assert log.ids(*rows_) == [4]
+    assert log.decoder.counted == {SEEN_BEFORE: 3}
+
+
 def test_that_a_table_was_emptied_is_told_once() -> None:
     """It has no key: of one statement's tables, which share a place, each is told."""
 
@@ -177,6 +187,29 @@ def test_connectors_and_partitions_are_apart() -> None:
     messages = [Message("t", place, 0, -1, None, value, ()) for place, value in enumerate(events)]
     messages.append(Message("t", 0, 1, -1, None, events[1].replace(b'"pg"', b'"other"'), ()))
     assert sum(records.count for _, records in made(messages)) == 3
+
+
+def _flat(number: int, lsn: int, at: int, **added: Any) -> dict[str, Any]:
+    sequence = json.dumps([str(lsn - 10), str(lsn)], separators=(",", ":"))
+    value = {"id": number, "__op": "c", "__source_lsn": lsn, "__source_sequence": sequence, "__source_schema": "public"}
+    value |= {"__source_table": "t", "__source_ts_us": at * 1000} | added
+    return {"key": {"id": number}, "value": value}
+
+
+def test_flattened_events_of_connectors_that_are_not_told_apart() -> None:
+    """Without the connector's name another's lower places are no sign that an event was seen; with it each has its own."""
+    log = _Log()
+    assert log.ids(_flat(1, 1000, 5), _flat(2, 50, 4), _flat(3, 1010, 6), _flat(4, 60, 5)) == [1, 2, 3, 4]
+    log = _Log()
+    one, other = _flat(1, 1000, 5, __source_name="one"), _flat(2, 50, 4, __source_name="other")
+    assert log.ids(one, other, one, other) == [1, 2]
+    assert log.decoder.counted == {SEEN_BEFORE: 2}
+
+
+def test_flattened_events_without_a_commit_time() -> None:
+    """Nothing tells that a log was set back, so lower places are no sign that an event was seen."""
+    log, untimed = _Log(), {"__source_ts_us": None, "__source_name": "one"}
+    assert log.ids(_flat(1, 1000, 5, **untimed), _flat(2, 50, 9, **untimed)) == [1, 2]
 
 
 def test_it_can_be_switched_off() -> None:

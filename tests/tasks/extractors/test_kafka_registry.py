@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Iterator
 from typing import Any
@@ -99,6 +100,14 @@ async def test_events_in_avro(kafka_server: KafkaServer, registry: registries.Re
     assert made.rows["public.orders"][0]["at"] == "2023-11-14 22:13:20.123456"
 
 
+async def _page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """What stands before a registry, and answers in its place."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 17\r\nConnection: close\r\n\r\n<p>Log in here</p>")
+    await writer.drain()
+    writer.close()
+
+
 async def test_a_schema_that_cannot_be_had(kafka_server: KafkaServer, registry: registries.Registry) -> None:
     """No registry is named, it does not know the number, or nothing answers: errors that say which."""
     topic = kafka_server.topic()
@@ -108,6 +117,15 @@ async def test_a_schema_that_cannot_be_had(kafka_server: KafkaServer, registry: 
     block = block_of(kafka_server, registry_url=registry.url)
     with pytest.raises(ConfigurationError, match="the registry has no such schema"):
         await run(topics(kafka_server, topic, format="debezium", connection=block))
+    async with asyncio.timeout(20):
+        page = await asyncio.start_server(_page, "127.0.0.1", 0)
+        other = block_of(kafka_server, registry_url=f"http://127.0.0.1:{page.sockets[0].getsockname()[1]}")
+        for undecodable in ("fail", "dead-letter"):  # it is not the message that is wrong
+            with pytest.raises(
+                ConfigurationError, match=r"no registry that speaks Confluent's API; check registry_url"
+            ):
+                await run(topics(kafka_server, topic, format="debezium", connection=other, undecodable=undecodable))
+        page.close()
     gone = block_of(kafka_server, registry_url="http://127.0.0.1:1")
     with pytest.raises(httpx.ConnectError):
         await run(topics(kafka_server, topic, format="debezium", connection=gone))

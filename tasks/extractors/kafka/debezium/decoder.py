@@ -24,6 +24,7 @@ from tasks.extractors.kafka.debezium.lines import Lines
 from tasks.extractors.kafka.debezium.options import DebeziumOptions
 from tasks.extractors.kafka.debezium.positions import Deduplicator
 from tasks.extractors.kafka.debezium.readers import Reader
+from tasks.extractors.kafka.debezium.rows import Rows
 from tasks.extractors.kafka.debezium.stretch import MOST, NO_KEY, Stretch, all_same, decoded
 from tasks.extractors.kafka.decoding import UndecodableError
 from tasks.extractors.kafka.message import Batch, Message, batches
@@ -161,7 +162,7 @@ class DebeziumDecoder:
         if stretch.events:
             self._choose(reader, stretch, at if sure else None)
         if stretch.events:
-            self._keep(stretch, *self._lines(reader, stretch, at if sure else None))
+            self._keep(reader.shape.rows, stretch, *self._lines(reader, stretch, at if sure else None))
         for what, number in stretch.left_out.items():
             self._count(what, number)
         return stretch.end
@@ -231,14 +232,14 @@ class DebeziumDecoder:
                     return self._written.of(reader, stretch) if index else ([], {})
             raise error from None
 
-    def _keep(self, stretch: Stretch, lines: list[str], absent: dict[int, Sequence[str]]) -> None:
+    def _keep(self, rows: Rows, stretch: Stretch, lines: list[str], absent: dict[int, Sequence[str]]) -> None:
         """Add the records of events that were not seen before."""
         if not lines:
             return
         new: Sequence[int] = range(len(lines))
-        if self._options.deduplicate and not self._seen.are_new(stretch):
+        if self._options.deduplicate and not self._seen.are_new(stretch, rows):
             each = zip(stretch.keys, stretch.events, stretch.committed, strict=True)
-            known = [self._seen.is_new(stretch.batch, *event) for event in each]
+            known = [self._seen.is_new(stretch.batch, *event, rows) for event in each]
             new = list(compress(new, known))
             self._count(SEEN_BEFORE, len(lines) - len(new))
         if len(new) == len(lines) and not absent and all_same(outputs := stretch.outputs):

@@ -12,7 +12,8 @@ Whatever was sent again fulfils all three. An event that was not seen fulfils th
 condition fails, and the places are counted from there on. What has no place of its own is never left out: rows of a
 snapshot, which a connector that is killed within its snapshot sends again from the start (a loader that merges by
 key ends with the later ones), events of connectors that tell no place, and those of tables without a key that share the very
-last place (rows of one COPY).
+last place (rows of one COPY). Nor is what does not say its connector, or when it was committed: flattened events without
+``source.name`` may be of two connectors, each with places of its own.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from itertools import islice, repeat
 from operator import lt
 from typing import Any
 
+import msgspec
 from pydantic import JsonValue
 
 from tasks.extractors.kafka.debezium.events import Source
+from tasks.extractors.kafka.debezium.rows import Rows
 from tasks.extractors.kafka.debezium.stretch import Stretch, all_same
 from tasks.extractors.kafka.message import Batch
 
@@ -117,12 +120,14 @@ class Deduplicator:
     def restore(self, copied: Any) -> None:
         self._seen = copied
 
-    def are_new(self, stretch: Stretch) -> bool:
+    def are_new(self, stretch: Stretch, rows: Rows) -> bool:
         """Whether none of these events was seen, told at once: each stands behind the one before, and the first behind the
         last that was seen. False: not known, `is_new` tells of each, and nothing has changed."""
         ops, sources = stretch.ops, stretch.sources
         if "r" in ops:
             return all_same(ops)  # rows of a snapshot have no place
+        if 0 in stretch.committed:
+            return False
         seen = self._seen.get((stretch.batch.topic, stretch.batch.partition, sources[0].name))
         if seen is None or not all_same([source.name for source in sources]) or not ascend(sources):
             return False
@@ -130,20 +135,20 @@ class Deduplicator:
         if first is None or last is None or first <= seen.last:
             return False
         seen.last, seen.keys = last, _NONE
-        seen.key = _own(stretch.batch.keys[stretch.places[-1]], ops[-1], sources[-1])
+        seen.key = _own(stretch.batch.keys[stretch.places[-1]], stretch.events[-1], rows)
         seen.latest = max(seen.latest, *stretch.committed)
         servers = {source.server_id or 0 for source in sources} if sources[0].file is not None else _NO_SERVERS
         if not servers <= seen.servers:
             seen.servers |= servers
         return True
 
-    def is_new(self, batch: Batch, key: bytes | None, event: Any, committed: int) -> bool:
-        """Whether the event was not seen. ``committed``: microseconds since 1970."""
+    def is_new(self, batch: Batch, key: bytes | None, event: Any, committed: int, rows: Rows) -> bool:
+        """Whether the event was not seen. ``committed``: microseconds since 1970; ``rows``: what has the event's row."""
         source = event.source
         place = source_order(source, event.op)
-        if place is None:
+        if place is None or not source.name or not committed:
             return True
-        key = _own(key, event.op, source)
+        key = _own(key, event, rows)
         where = (batch.topic, batch.partition, source.name)
         seen = self._seen.get(where)
         server = source.server_id or 0
@@ -165,9 +170,14 @@ _NONE: frozenset[str] = frozenset()
 _NO_SERVERS = frozenset({0})
 
 
-def _own(key: bytes | None, op: str, source: Source) -> bytes | None:
-    """What tells events at one place apart. That of a table that was emptied has no key, and there is one for each table."""
-    return source.of_table.encode() if key is None and op == "t" else key
+def _own(key: bytes | None, event: Any, rows: Rows) -> bytes | None:
+    """What tells events at one place apart. That of a table that was emptied has no key, and there is one for each table. Of
+    rows that one COPY wrote several may have one key, where it is not the table's own (``message.key.columns``)."""
+    if key is None:
+        return event.source.of_table.encode() if event.op == "t" else None
+    if event.op != "c" or event.source.lsn is None or event.after is None:
+        return key
+    return key + msgspec.json.encode(rows.values([event.after]))
 
 
 def _is_new_there(seen: _Seen, key: bytes | None) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import httpx
 import stamina
@@ -19,6 +19,7 @@ import stamina
 from blocks.errors import ConfigurationError
 from blocks.references import reveal
 from blocks.rest import RestApi
+from tasks.extractors.documents import json_text
 from tasks.extractors.rest.errors import ApiError, BadResponse
 from tasks.extractors.rest.pace import Pace, retry_after
 from tasks.extractors.rest.spec import Spec
@@ -177,9 +178,11 @@ class Session:
 
     async def _sent(self, request: Request) -> httpx.Response:
         assert self._client is not None, "used outside of `async with`"  # noqa: S101
-        content: dict[str, Any] = {} if request.body is None else {"json": request.body}
-        headers = {"Accept-Encoding": _ENCODINGS, **request.headers}
-        made = self._client.build_request(request.method, request.url, headers=headers, **content)
+        headers = httpx.Headers({"Accept-Encoding": _ENCODINGS, **request.headers})
+        content = None if request.body is None else json_text(request.body)
+        if content is not None:
+            headers.setdefault("Content-Type", "application/json")
+        made = self._client.build_request(request.method, request.url, headers=headers, content=content)
         try:
             return await self._client.send(made, stream=True)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:

@@ -51,7 +51,7 @@ async def test_following(changes_shop: ChangesShop) -> None:
     await changes_shop.execute(*(ADD.format(number) for number in range(1, 6)))
     await changes_shop.capture()
     await changes_shop.execute(*(ADD.format(number) for number in range(6, 31)))
-    told: Any = await follow(**await followed(changes_shop), commit_rows=10, stop_after=8)
+    told: Any = await follow(**await followed(changes_shop), commit_rows=10, stop_after=12)
     assert (told["commits"], told["rows"], told["sequence"]) == (3, 25, 4)
     assert [commit.rows for commit in await changes_shop.commits()] == [5, 10, 10, 5]
     await assert_replays(changes_shop)
@@ -80,7 +80,7 @@ async def test_a_commit_knows_how_far_it_is_behind(changes_shop: ChangesShop) ->
     await changes_shop.capture()
     await changes_shop.execute(*(ADD.format(number) for number in range(1, 21)), "FLUSH BINARY LOGS", ADD.format(21))
     await asyncio.sleep(2.2)  # MariaDB's log knows seconds
-    told: Any = await follow(**await followed(changes_shop), commit_rows=10, stop_after=6)
+    told: Any = await follow(**await followed(changes_shop), commit_rows=10, stop_after=10)
     assert told["behind"] == {"seconds": 0, "bytes": 0, "rows": None}
     _, first, second, last = [commit.behind for commit in await changes_shop.commits()]
     assert first is not None
@@ -99,7 +99,12 @@ async def test_a_stream_that_falls_behind_emits_an_event(changes_shop: ChangesSh
     await changes_shop.capture()
     await changes_shop.execute(*(ADD.format(number) for number in range(1, 31)))
     await asyncio.sleep(2.2)
-    await follow(**await followed(changes_shop), commit_rows=10, stop_after=6, behind_seconds=1)
+    following: Any = follow(**await followed(changes_shop), commit_rows=10, stop_after=60, behind_seconds=1)
+    task = asyncio.create_task(following)
+    while len(await changes_shop.commits()) < 4 and not task.done():
+        await asyncio.sleep(0.2)
+    task.cancel()
+    await asyncio.wait([task])
     assert len(await changes_shop.commits()) == 4
     (event,) = await events(changes_shop, "headrace.stream.behind")
     assert event.payload["stream"] == changes_shop.name

@@ -351,6 +351,14 @@ async def test_only_what_is_written_is_asked_for(events: Events) -> None:
         assert await collected(extractor, plan) == [("1", "2")]
 
 
+async def test_a_member_of_the_id_is_asked_for(events: Events) -> None:
+    """Of an `_id` that is a document, one member alone can be a chosen column."""
+    await events.add({"_id": {"region": "eu", "day": 1}, "n": 1})
+    fields = (NUMBER, DeclaredColumn(name="region", path="_id.region"))
+    async with events.source(fields=fields).open(ReadOptions(columns=("region", "n"))) as extractor:
+        assert await collected(extractor, await extractor.plan(None)) == [("eu", "1")]
+
+
 # -- snapshots --------------------------------------------------------------------------------------------------------
 
 

@@ -34,6 +34,7 @@ _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses after which a request is sent again."""
 _NOT_ACTED_UPON = frozenset({429, 503})
 _SHOWN = 200
+_SHORTEST_WAIT = 0.5
 
 _MEND = {
     401: "check auth and its fields in the rest-api block, or renew what has expired",
@@ -157,8 +158,8 @@ class Session:
                 f"{error}; it wants to be asked again after {error.wait:.0f} s, which is more than the connection's "
                 f"longest_wait of {self._block.longest_wait:.0f} s"
             ) from error
-        # The pace holds back all requests until then.
-        return 0.01
+        # The pace holds back all requests until then; a time that is no wait would have all tries spent at once.
+        return 0.01 if error.wait >= _SHORTEST_WAIT else True
 
     async def _once(self, request: Request, spec: Spec, make: Callable[[Response | None], T]) -> T:
         async with self._slots:

@@ -3,7 +3,8 @@
 ``python -m tests.servers.rest_app PORT [CERTIFICATE KEY]``. Every resource can be asked for in every way:
 
     /items?page=2&per_page=10        /items?offset=20&limit=10      /items?cursor=…       header Link, next URLs, totals
-    /items?since=…&until=…           by updated_at, since < updated_at <= until; ?inclusive=1: since <= updated_at
+    /items?since=…&until=…           by updated_at, since < updated_at <= until; ?inclusive=1: since <= updated_at;
+                                     ?half_open=1: updated_at < until
     /items?as=ndjson|csv|bare|github …                              the form of the answer
     /customers/7/orders              items whose parent is 7
 
@@ -237,7 +238,7 @@ def _chosen(items: list[dict[str, Any]], parent: str | None, query: dict[str, st
         items = [one for one in items if stamp(one) > bound or (query.get("inclusive") and stamp(one) == bound)]
     if until:
         bound = _time(until)
-        items = [one for one in items if stamp(one) <= bound]
+        items = [one for one in items if stamp(one) < bound or (not query.get("half_open") and stamp(one) == bound)]
     if query.get("sort") == "newest":
         items = sorted(items, key=_stamp, reverse=True)
     return items

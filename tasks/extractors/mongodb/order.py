@@ -55,7 +55,15 @@ def loaded(value: JsonValue) -> Any:
 
 def parsed(text: str) -> Any:
     """What a person wrote in Extended JSON."""
-    return json_util.loads(text, json_options=_OPTIONS)
+    return json.loads(text, object_pairs_hook=_pairs)
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> Any:
+    """An object of a person's: ``{"$regex": …}`` beside other operators is a condition, of which pymongo would drop those."""
+    names = {name for name, _ in pairs}
+    if "$regex" in names and names - {"$regex", "$options"}:
+        return dict(pairs)
+    return json_util.object_pairs_hook(pairs, _OPTIONS)
 
 
 def shown(value: Any) -> str:

@@ -126,7 +126,8 @@ def projection(fields: Sequence[Field]) -> Stage:
         return {}
     # A path and one below it collide.
     outer = sorted(path for path in paths if not any(path.startswith(f"{other}.") for other in paths))
-    return ({} if "_id" in outer else {"_id": 0}) | dict.fromkeys(outer, 1)
+    has_id = any(path.split(".")[0] == "_id" for path in outer)
+    return ({} if has_id else {"_id": 0}) | dict.fromkeys(outer, 1)
 
 
 def _wanted(path: Sequence[bytes]) -> str:

@@ -100,16 +100,23 @@ class Pages:
             return None
         match self._paging:
             case PageCursor() as paging:
-                value = self._told(page, paging)
-                following = request.with_params({paging.param: value}, paging.place) if value else None
+                value = self._told(page, paging, walk)
+                if not value:
+                    return None
                 walk.goes_to(json_text(value))
-                return following
+                in_body = paging.place == "body"
+                if isinstance(value, dict | list) and not in_body:
+                    raise _of_no_use(page, paging, "parameter of a URL; name a member of it, or set place to body")
+                sent = value if in_body or isinstance(value, str) else json_text(value)
+                return request.with_params({paging.param: sent}, paging.place)
             case NextUrl() as paging:
-                target = self._told(page, paging)
+                target = self._told(page, paging, walk)
+                if target and isinstance(target, dict | list):
+                    raise _of_no_use(page, paging, f"URL; name a member of it, such as {paging.value}.href")
             case Link() as paging:
                 target = _link(page.response.headers, paging.rel)
-                if target is None and walk.pages == 1:
-                    self._check_overlooked(page)
+                if target is None:
+                    self._check_overlooked(page, walk, "no Link header")
             case _:
                 target = None
         if not target:
@@ -122,24 +129,28 @@ class Pages:
         walk.goes_to(str(url))
         return request.at(url)
 
-    def _told(self, page: Page, paging: PageCursor | NextUrl) -> Any:
+    def _told(self, page: Page, paging: PageCursor | NextUrl, walk: Walk) -> Any:
         """The cursor or URL that a response holds; nothing on the last page."""
         if page.response is None:
             return None
         if paging.header:
-            return page.response.headers.get(paging.header)
-        value = getter(paging.value, "pagination.value")(page.envelope)
-        return value if value is not MISSING and not isinstance(value, dict | list) else None
+            value = page.response.headers.get(paging.header, MISSING)
+        else:
+            value = getter(paging.value, "pagination.value")(page.envelope)
+        if value is MISSING:
+            self._check_overlooked(page, walk, f"nothing at {paging.header or paging.value}")
+            return None
+        return value
 
     def _is_last(self, page: Page) -> bool:
         return self._stop is not None and self._stop(page.envelope) is True
 
-    def _check_overlooked(self, page: Page) -> None:
-        """A response that speaks of more pages in another way would be taken for the only one."""
-        if page.response is not None and (sign := sign_of_more(page.envelope)):
+    def _check_overlooked(self, page: Page, walk: Walk, has: str) -> None:
+        """A first response that speaks of more pages in another way would be taken for the only one."""
+        if walk.pages == 1 and (sign := sign_of_more(page.envelope)):
             raise ConfigurationError(
-                f"field pagination: {page.response} has no Link header but says {sign}: there are more pages. Choose page, "
-                "offset, cursor or next; or none, if this is all"
+                f"field pagination: {page.response} has {has} but says {sign}: there are more pages. Choose page, "
+                "offset, cursor or next, and where it is; or none, if this is all"
             )
 
     # -- several at once -----------------------------------------------------------------------------------------
@@ -196,6 +207,12 @@ class Pages:
             async with aclosing(page), aclosing(page.batches()) as batches:
                 async for _ in batches:
                     raise PagesMoved(f"field pagination: a page is empty, and the one at {number} behind it is not")
+
+
+def _of_no_use(page: Page, paging: PageCursor | NextUrl, what: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"field pagination.value: {page.response} has an object at {paging.value}, which is no {what}"
+    )
 
 
 def _link(headers: httpx.Headers, rel: str) -> str | None:

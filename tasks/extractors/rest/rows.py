@@ -38,6 +38,7 @@ class Rows:
         """Records of the page before, where a repeated one can be told from two that are alike; of one that is there whole."""
         self._seeing: set[str] = set()
         self._compares = False
+        self._parent: Mapping[str, Any] = {}
         self._waiting: list[bytes] = []
         self._size = 0
         self.rows = 0
@@ -46,6 +47,8 @@ class Rows:
         """Write a page's records."""
         count = 0
         self._compares = self._has_key and page.is_known
+        if parent != self._parent:  # what two parents share is each one's own
+            self._seen, self._parent = set(), parent
         async with aclosing(page.batches()) as batches:
             async for batch in batches:
                 count += len(batch)

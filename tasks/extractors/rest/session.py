@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import httpx
 import stamina
@@ -19,6 +19,7 @@ import stamina
 from blocks.errors import ConfigurationError
 from blocks.references import reveal
 from blocks.rest import RestApi
+from tasks.extractors.documents import json_text
 from tasks.extractors.rest.errors import ApiError, BadResponse
 from tasks.extractors.rest.pace import Pace, retry_after
 from tasks.extractors.rest.spec import Spec
@@ -33,6 +34,7 @@ _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses after which a request is sent again."""
 _NOT_ACTED_UPON = frozenset({429, 503})
 _SHOWN = 200
+_SHORTEST_WAIT = 0.5
 
 _MEND = {
     401: "check auth and its fields in the rest-api block, or renew what has expired",
@@ -156,8 +158,8 @@ class Session:
                 f"{error}; it wants to be asked again after {error.wait:.0f} s, which is more than the connection's "
                 f"longest_wait of {self._block.longest_wait:.0f} s"
             ) from error
-        # The pace holds back all requests until then.
-        return 0.01
+        # The pace holds back all requests until then; a time that is no wait would have all tries spent at once.
+        return 0.01 if error.wait >= _SHORTEST_WAIT else True
 
     async def _once(self, request: Request, spec: Spec, make: Callable[[Response | None], T]) -> T:
         async with self._slots:
@@ -177,9 +179,11 @@ class Session:
 
     async def _sent(self, request: Request) -> httpx.Response:
         assert self._client is not None, "used outside of `async with`"  # noqa: S101
-        content: dict[str, Any] = {} if request.body is None else {"json": request.body}
-        headers = {"Accept-Encoding": _ENCODINGS, **request.headers}
-        made = self._client.build_request(request.method, request.url, headers=headers, **content)
+        headers = httpx.Headers({"Accept-Encoding": _ENCODINGS, **request.headers})
+        content = None if request.body is None else json_text(request.body)
+        if content is not None:
+            headers.setdefault("Content-Type", "application/json")
+        made = self._client.build_request(request.method, request.url, headers=headers, content=content)
         try:
             return await self._client.send(made, stream=True)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:

@@ -32,7 +32,7 @@ class Request:
     headers: dict[str, str] = field(default_factory=dict)
     body: JsonValue = None
 
-    def with_params(self, params: Mapping[str, str | int], place: Place) -> Request:
+    def with_params(self, params: Mapping[str, Any], place: Place) -> Request:
         """The same with some parameters set."""
         if place == "params":
             return replace(self, url=self.url.copy_merge_params(params))

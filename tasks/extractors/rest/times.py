@@ -24,6 +24,7 @@ TimeFormat = Literal["iso", "epoch", "epoch-ms", "date"]
 Order = Literal["", "newest-first", "oldest-first"]
 
 _DAY = timedelta(days=1)
+_BEYOND = timedelta(seconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECONDS, _MICROSECONDS = 10**11, 10**14
 """From here on a number counts milliseconds, or microseconds: as seconds it would be the year 5138."""
@@ -106,6 +107,9 @@ class Times(Frozen):
 
     def written(self, bound: datetime, *, is_since: bool) -> str:
         """A bound as requests have it."""
+        if not is_since and self.cursor and self.format != "date":
+            # Some APIs leave the end out: what is stamped there is asked for, and what is behind it left out by its cursor.
+            bound += _BEYOND
         match self.format:
             case "date":
                 # Ends of a range of days both belong to it.

@@ -303,6 +303,21 @@ async def test_stages_and_a_filter_go_before_the_read(events: Events) -> None:
         await events.read(None, filter="[1]", cursor="n")
 
 
+async def test_a_pattern_beside_other_conditions(events: Events) -> None:
+    """What stands in a filter beside `$regex` holds too."""
+    await events.add(*({"n": n, "sku": sku} for n, sku in enumerate(["A1", "A2", "a3", "B1"])))
+    full = ReadOptions(mode="full")
+    for condition, wanted in (
+        ('{"$regex": "^A"}', [0, 1]),
+        ('{"$regex": "^A", "$options": "i"}', [0, 1, 2]),
+        ('{"$regex": "^A", "$ne": "A1"}', [1]),
+        ('{"$regex": "^a", "$options": "i", "$nin": ["A1", "A2"]}', [2]),
+        ('{"$not": {"$regex": "^A"}}', [2, 3]),
+        ('{"$in": [{"$regex": "^B"}, "A1"]}', [0, 3]),
+    ):
+        assert (await events.read(None, full, filter=f'{{"sku": {condition}}}'))[0] == wanted
+
+
 async def test_a_view_is_read(events: Events) -> None:
     """A view has no size and no indexes, and is read all the same."""
     await events.add(*({"_id": n, "n": n} for n in range(10)))
@@ -334,6 +349,14 @@ async def test_only_what_is_written_is_asked_for(events: Events) -> None:
         plan = await extractor.plan(None)
         assert '{"$project": {"_id": 0, "a.b": 1, "n": 1}}' in plan.statement
         assert await collected(extractor, plan) == [("1", "2")]
+
+
+async def test_a_member_of_the_id_is_asked_for(events: Events) -> None:
+    """Of an `_id` that is a document, one member alone can be a chosen column."""
+    await events.add({"_id": {"region": "eu", "day": 1}, "n": 1})
+    fields = (NUMBER, DeclaredColumn(name="region", path="_id.region"))
+    async with events.source(fields=fields).open(ReadOptions(columns=("region", "n"))) as extractor:
+        assert await collected(extractor, await extractor.plan(None)) == [("eu", "1")]
 
 
 # -- snapshots --------------------------------------------------------------------------------------------------------

@@ -90,6 +90,14 @@ async def test_retry_after_holds_all_requests_back(space: Space, status: int, fo
     assert min(one["at"] for one in later) - asked[refused]["at"] > 1.8
 
 
+async def test_a_wait_of_no_time_is_not_taken_at_its_word(space: Space) -> None:
+    """Of a server that refuses and tells to wait for 0 seconds, the waits double as of one that tells nothing."""
+    await in_thread(space.rule, path="items", times=2, status=429, headers={"Retry-After": "0"})
+    assert await ids(endpoint(space, **NEXT)) == ALL
+    asked = [one["at"] for one in await in_thread(space.asked)]
+    assert asked[2] - asked[0] > 1
+
+
 async def test_a_wait_that_is_too_long_is_told(space: Space) -> None:
     """The run ends, and says what the server wants."""
     await in_thread(space.rule, path="items", times=-1, status=429, headers={"Retry-After": "3600"})

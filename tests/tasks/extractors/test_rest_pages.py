@@ -167,6 +167,48 @@ async def test_pages_that_nobody_asked_for_are_not_overlooked(rest_space: Space)
     assert await ids(endpoint(rest_space, params={"limit": "40"}, pagination={"kind": "link"})) == list(range(1, 31))
 
 
+@pytest.mark.parametrize(
+    ("pagination", "told"),
+    [
+        ({"kind": "next", "value": "links.next"}, r"pagination.value: .* has an object at links.next, which is no URL"),
+        ({"kind": "cursor", "value": "key"}, "pagination.value: .* has an object at key, which is no parameter"),
+        ({"kind": "next", "value": "next_page"}, "pagination: .* has nothing at next_page but says links.next"),
+        ({"kind": "cursor", "header": "X-Next"}, "pagination: .* has nothing at X-Next but says links.next"),
+    ],
+)
+async def test_a_next_page_that_is_told_otherwise_is_not_overlooked(
+    rest_space: Space, pagination: dict[str, Any], told: str
+) -> None:
+    """Where the next page is not found as it was declared, the first one is not taken for all there is."""
+    body = (
+        '{"data": {"items": [{"id": 1}]}, "links": {"next": {"href": "?cursor=1"}}, "key": {"id": 1}, "has_more": true}'
+    )
+    await in_thread(rest_space.add, items(3))
+    await in_thread(rest_space.rule, path="/items", times=-1, body=body)
+    with pytest.raises(ConfigurationError, match=f"field {told}"):
+        await ids(endpoint(rest_space, pagination=pagination))
+
+
+@pytest.mark.parametrize("cursor", ['[1700000000.25, "a"]', '{"id":{"S":"7"}}', "1700000000.25"])
+async def test_a_cursor_that_is_no_text_is_sent_back_as_it_came(rest_space: Space, cursor: str) -> None:
+    """As Elasticsearch's search_after and DynamoDB's LastEvaluatedKey; numbers with their digits."""
+    await in_thread(rest_space.add, items(1))
+    body = '{"data": {"items": [{"id": %d}]}, "key": %s}'
+    await in_thread(rest_space.rule, path="/items", body=body % (1, cursor), times=2)
+    await in_thread(rest_space.rule, path="/items", body=body % (2, "null"), times=-1, skip=2)
+    pagination = {"kind": "cursor", "value": "key", "param": "after", "place": "body"}
+    plain = endpoint(rest_space, pagination=pagination, method="POST", body={"size": 1})
+    assert await ids(plain) == [1, 2]
+    sent = [one["body"] for one in await in_thread(rest_space.asked)]
+    assert sent[-1] == f'{{"size":1,"after":{cursor.replace(", ", ",")}}}'
+    if cursor.startswith("1"):
+        await in_thread(rest_space.rule, path="/few", body=body % (1, cursor), times=2)
+        await in_thread(rest_space.add, items(1), "few")
+        await in_thread(rest_space.rule, path="/few", body=body % (2, "null"), times=-1, skip=2)
+        assert await ids(endpoint(rest_space, "/few", pagination=pagination | {"place": "params"})) == [1, 2]
+        assert (await in_thread(rest_space.asked, "few"))[-1]["query"] == {"after": cursor}
+
+
 async def test_the_next_page_is_not_looked_for_elsewhere(rest_space: Space) -> None:
     """A URL of another host would be given what is asked for here."""
     await in_thread(rest_space.add, items(3))

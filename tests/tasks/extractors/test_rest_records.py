@@ -148,6 +148,18 @@ async def test_children_of_parents(rest_space: Space, concurrency: int) -> None:
     assert max(one["under_way"] for one in asked) == concurrency
 
 
+async def test_what_two_parents_share_comes_for_each(rest_space: Space) -> None:
+    """A record that one parent's page has is not taken for a repeated one on the page of the next parent."""
+    await in_thread(rest_space.add, items(3), "customers")
+    await in_thread(rest_space.add, items(1), "tags")
+    await in_thread(rest_space.rule, path="/tags", times=-1, body=json.dumps([{"id": 1}, {"id": 2}]))
+    parent = {"path": "/customers", "values": {"c": "id"}, "records": "data.items", "pagination": {"kind": "none"}}
+    fields = (*FIELDS[:1], DeclaredColumn(name="customer", path="_parent.c", key=True))
+    source = endpoint(rest_space, "/customers/{c}/tags", parent=parent, records="", fields=fields, **NONE)
+    rows, _ = await read(source)
+    assert rows == [(tag, customer) for customer in "123" for tag in "12"]
+
+
 async def test_a_parent_without_its_value(rest_space: Space) -> None:
     """It is told, as is a placeholder that nobody fills."""
     await in_thread(rest_space.add, [{"id": 1}], "customers")

@@ -9,8 +9,9 @@ import pytest
 from pydantic import JsonValue
 
 from blocks.errors import ConfigurationError, PositionLost
-from tasks.extractors.contract import Partition, Plan
+from tasks.extractors.contract import Partition, Plan, ReadOptions
 from tasks.extractors.rest.source import RestEndpoint
+from tests.contract import collected
 from tests.servers.rest import Space
 from tests.tasks.extractors.rest import SOME, block, endpoint, ids, in_thread, item, items, read, stamp
 
@@ -44,19 +45,39 @@ async def test_windows_do_not_overlap(rest_space: Space, params: dict[str, str],
     assert (await read(source, plan.until, mode="incremental"))[1].partitions == ()
 
 
+@pytest.mark.parametrize("inclusive", [{}, {"inclusive": "1"}], ids=["exclusive", "inclusive"])
+@pytest.mark.parametrize("form", ["iso", "epoch", "epoch-ms"])
+async def test_an_api_that_leaves_the_end_out(rest_space: Space, form: str, inclusive: dict[str, str]) -> None:
+    """Of an API that gives what is before `{until}` alone, no row at the end of a window is lost, nor doubled by the next."""
+    await in_thread(rest_space.add, items(30))
+    params = BOTH | inclusive | {"half_open": "1"}
+    source = windowed(rest_space, params=params, window={"format": form})
+    found = []
+    async with source.open(ReadOptions(mode="incremental")) as extractor:
+        for lower, upper in ((0, 10), (10, 20), (20, 30)):
+            bounds = [stamp(SOME + timedelta(seconds=bound)) for bound in (lower, upper)]
+            part = Partition(name="1", lower=bounds[0], upper=bounds[1])
+            plan = Plan(id="a", mode="incremental", partitions=(part,))
+            found += [int(row[0]) for row in await collected(extractor, plan)]
+    assert found == list(range(1, 31))
+
+
 @pytest.mark.parametrize(
     ("form", "since", "until"),
     [
-        ("iso", "2026-01-31T12:00:05Z", "2026-01-31T12:00:20Z"),
-        ("epoch", "1769860805", "1769860820"),
-        ("epoch-ms", "1769860805000", "1769860820000"),
+        ("iso", "2026-01-31T12:00:05Z", "2026-01-31T12:00:21Z"),
+        ("epoch", "1769860805", "1769860821"),
+        ("epoch-ms", "1769860805000", "1769860821000"),
     ],
 )
 @pytest.mark.parametrize("place", ["params", "headers", "path", "body"])
 async def test_bounds_are_written_where_and_as_they_are_wanted(
     rest_space: Space, form: str, since: str, until: str, place: str
 ) -> None:
-    """In parameters, headers, the path or the body: as a number there, where nothing else is in the string."""
+    """In parameters, headers, the path or the body: as a number there, where nothing else is in the string.
+
+    The end is asked for a second later than the window's: its rows come whether the API takes it in or not.
+    """
     await in_thread(rest_space.add, items(30))
     await in_thread(rest_space.add, items(30), f"{since}..{until}")
     ways: dict[str, dict[str, Any]] = {
@@ -74,9 +95,6 @@ async def test_bounds_are_written_where_and_as_they_are_wanted(
     source = windowed(rest_space, window=window, pagination={"kind": "none"}, **given)
     plan = Plan(id="a", mode="incremental")
     part = Partition(name="1", lower="2026-01-31T12:00:05Z", upper="2026-01-31T12:00:20Z")
-    from tasks.extractors.contract import ReadOptions
-    from tests.contract import collected
-
     async with source.open(ReadOptions(mode="incremental")) as extractor:
         rows = await collected(extractor, plan.model_copy(update={"partitions": (part,)}))
     assert [int(row[0]) for row in rows] == list(range(6, 21))

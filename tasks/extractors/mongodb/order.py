@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from math import inf, isnan, nan
 from typing import Any, Literal
 
 from bson import json_util
@@ -25,6 +26,9 @@ from tasks.extractors.mongodb.layout import BRACKETS
 
 Condition = dict[str, Any]
 Side = Literal["above", "upto"]
+
+NANS = [nan, Decimal128("NaN")]
+"""They sort before all numbers, and are neither above nor below any: a comparison finds them by equality alone."""
 
 _OPTIONS = JSONOptions(
     json_mode=JSONMode.CANONICAL,
@@ -82,20 +86,30 @@ def bracket_of(value: Any) -> int:
     return next(place for place, names in enumerate(BRACKETS) if name in names)
 
 
+def is_nan(value: Any) -> bool:
+    """Whether a value is a number that is none."""
+    return value.to_decimal().is_nan() if isinstance(value, Decimal128) else isinstance(value, float) and isnan(value)
+
+
 def beyond(path: str, value: Any, side: Side, *, one_type: bool = False) -> Condition:
     """Documents whose value sorts behind ``value`` (above), or before it or like it (upto), of any type.
 
     ``one_type``: all values there are of this one, so others need not be looked for.
     """
     compared: Condition = {path: {"$gt" if side == "above" else "$lte": value}}
+    if is_nan(value):
+        compared = {path: {"$gte": -inf} if side == "above" else {"$in": NANS}}
     # MinKey and MaxKey are compared with everything.
     if one_type or isinstance(value, (MinKey, MaxKey)):
         return compared
     place = bracket_of(value)
     others = BRACKETS[place + 1 :] if side == "above" else BRACKETS[:place]
+    found = [compared]
+    if side == "upto" and type_of(value) == "int" and not is_nan(value):
+        found.append({path: {"$in": NANS}})
     if names := [name for bracket in others for name in bracket]:
-        return {"$or": [compared, {path: {"$type": names}}]}
-    return compared
+        found.append({path: {"$type": names}})
+    return {"$or": found} if len(found) > 1 else compared
 
 
 @dataclass(frozen=True)

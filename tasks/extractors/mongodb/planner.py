@@ -18,7 +18,7 @@ from tasks.extractors.durations import duration
 from tasks.extractors.mongodb.client import Server, explained
 from tasks.extractors.mongodb.columns import Field
 from tasks.extractors.mongodb.cursors import at, earlier, less, value_of
-from tasks.extractors.mongodb.order import Condition, Mark, between, bracket_of, stored, type_of
+from tasks.extractors.mongodb.order import Condition, Mark, between, bracket_of, is_nan, stored, type_of
 from tasks.extractors.mongodb.select import Select, Subject, documents
 from tasks.extractors.position import NEEDS_CURSOR, null_cursor_error, value_after
 
@@ -253,7 +253,8 @@ class Planner:
             *conditions, {"$sample": {"size": sample}}, {"$project": {path: 1}}, {"$sort": {path: 1}}
         )
         # By their stored form, as documents have no hash.
-        values = {json.dumps(stored(value)): value for one in found if (value := value_of(one, path)) is not None}
+        drawn = [value for one in found if (value := value_of(one, path)) is not None and not is_nan(value)]
+        values = {json.dumps(stored(value)): value for value in drawn}
         return [values[text] for text in cuts.spread(list(values), count)]
 
 

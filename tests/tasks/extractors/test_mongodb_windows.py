@@ -35,6 +35,7 @@ from tests.servers.mongodb import MongoServer, database_of
 from tests.tasks.extractors.test_mongodb import block_of
 
 INCREMENTAL = ReadOptions(mode="incremental")
+NANS = (math.nan, Decimal128("NaN"))
 NUMBER = DeclaredColumn(name="n", type="integer")
 
 
@@ -268,6 +269,31 @@ async def test_slices_of_ids_of_any_type(events: Events, kind: str, partitions: 
         again = await collected(extractor, plan)
     async with events.collection() as collection:
         assert len(again) == await collection.count_documents({})
+
+
+@pytest.mark.parametrize("nan", NANS, ids=["double", "decimal"])
+@pytest.mark.parametrize("partitions", [3, 7])
+async def test_an_id_that_is_nan_is_in_one_slice(events: Events, partitions: int, nan: Any) -> None:
+    """NaN sorts before all numbers, and is neither above nor below any: it is read once, and is no bound."""
+    for others in (range(1, 41), [None, *range(1, 11)]):
+        async with events.collection() as collection:
+            await collection.delete_many({})
+        await events.add(*({"_id": value, "n": n} for n, value in enumerate([nan, *others])))
+        read, plan = await events.read(None, ReadOptions(mode="full", partitions=partitions))
+        assert read == list(range(len(others) + 1))
+        assert len(plan.partitions) == partitions
+        assert "NaN" not in json.dumps([part.upper for part in plan.partitions])
+
+
+async def test_a_tie_is_gone_on_from_behind_an_id_that_is_nan(events: Events) -> None:
+    """Documents of the position's cursor value, with any number as `_id`, are behind the one whose `_id` is NaN."""
+    await events.add({"_id": math.nan, "n": 1, "at": stamp(0)})
+    first, plan = await events.read(cursor="at")
+    ids = (-math.inf, -1, 5, Decimal128("7"), "a")
+    await events.add(*({"_id": one, "n": n, "at": stamp(0)} for n, one in enumerate(ids, 2)))
+    second, later = await events.read(plan.until, cursor="at")
+    assert (first, second) == ([1], [2, 3, 4, 5, 6])
+    assert (await events.read(later.until, cursor="at"))[0] == []
 
 
 async def test_a_large_window_is_cut_by_itself(events: Events) -> None:

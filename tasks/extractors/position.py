@@ -38,10 +38,10 @@ def value_after(since: JsonValue, cursor: str, source: str) -> str | None:
     return None if since["value"] is None else str(since["value"])
 
 
-def null_cursor_error(cursor: str) -> ConfigurationError:
+def null_cursor_error(cursor: str, what: str = "NULL") -> ConfigurationError:
     """What a run that meets rows without a cursor value ends with."""
     return ConfigurationError(
-        f"field null_cursor: there are rows whose cursor {cursor} is NULL; an incremental read would never bring them. "
+        f"field null_cursor: there are rows whose cursor {cursor} is {what}; an incremental read would never bring them. "
         "Choose exclude to leave them out, or include to send them with every run"
     )
 

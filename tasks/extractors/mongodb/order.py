@@ -30,6 +30,9 @@ Side = Literal["above", "upto"]
 NANS = [nan, Decimal128("NaN")]
 """They sort before all numbers, and are neither above nor below any: a comparison finds them by equality alone."""
 
+NO_VALUES = [None, *NANS]
+"""What a cursor has no place for."""
+
 _OPTIONS = JSONOptions(
     json_mode=JSONMode.CANONICAL,
     datetime_conversion=DatetimeConversion.DATETIME_MS,

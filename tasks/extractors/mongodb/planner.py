@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import timedelta
-from math import isnan
 from typing import Any
 
 import pymongo.errors
@@ -18,7 +17,7 @@ from tasks.extractors.durations import duration
 from tasks.extractors.mongodb.client import Server, explained
 from tasks.extractors.mongodb.columns import Field
 from tasks.extractors.mongodb.cursors import at, earlier, less, value_of
-from tasks.extractors.mongodb.order import Condition, Mark, between, bracket_of, is_nan, stored, type_of
+from tasks.extractors.mongodb.order import NO_VALUES, Condition, Mark, between, bracket_of, is_nan, stored, type_of
 from tasks.extractors.mongodb.select import Select, Subject, documents
 from tasks.extractors.position import NEEDS_CURSOR, null_cursor_error, value_after
 
@@ -133,7 +132,7 @@ class Planner:
 
     async def _end(self, direction: int, *conditions: Condition) -> dict[str, Any] | None:
         cursor = self._window.cursor
-        there: list[Condition] = list(conditions) or [{cursor: {"$ne": None}}]
+        there: list[Condition] = list(conditions) or [{cursor: {"$nin": NO_VALUES}}]
         found = await self._documents(*there, {"$sort": {cursor: direction}}, {"$limit": 1}, {"$project": {cursor: 1}})
         return found[0] if found else None
 
@@ -164,8 +163,6 @@ class Planner:
                 f"field cursor: {cursor} holds values of the types {' and '.join(found)}; a cursor has one type, of dates, "
                 "timestamps, ObjectIds, numbers, strings or bytes. Leave others out by the field filter"
             )
-        if isinstance(ends[0], float) and isnan(ends[0]) and self._window.null_cursor == "fail":
-            raise null_cursor_error(f"{cursor} (where it is NaN)")
         if after is not None and bracket_of(after.value) != bracket_of(ends[-1]):
             raise PositionLost(
                 f"field cursor: {cursor} now holds values of type {type_of(ends[-1])}, and the stream has come to one of type "
@@ -197,8 +194,8 @@ class Planner:
         cursor = self._window.cursor
         if self._window.null_cursor != "fail" or self._options.mode == "full":
             return
-        if await self._documents({cursor: None}, {"$limit": 1}, {"$project": {"_id": 1}}):
-            raise null_cursor_error(cursor)
+        if await self._documents({cursor: {"$in": NO_VALUES}}, {"$limit": 1}, {"$project": {"_id": 1}}):
+            raise null_cursor_error(cursor, "NULL, missing or NaN")
 
     def _position(self, cursor: str, until: Mark) -> JsonValue:
         return {"cursor": cursor, **until.store()}
@@ -265,6 +262,9 @@ def _after(since: JsonValue, cursor: str) -> Mark | None:
     if value_after(since, cursor, "MongoDB") is None or not isinstance(since, dict):
         return None
     try:
-        return Mark.load(since)
+        mark = Mark.load(since)
     except (ValueError, TypeError) as error:
         raise PositionLost(f"the position {since} is not Extended JSON: {error}") from None
+    if mark is not None and is_nan(mark.value):
+        raise PositionLost(f"the position {since} is NaN, which nothing is behind; say where to go on by `headrace state set`")
+    return mark

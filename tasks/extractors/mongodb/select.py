@@ -15,7 +15,7 @@ from tasks.extractors.contract import Partition, Plan
 from tasks.extractors.fields import Declared
 from tasks.extractors.mongodb.client import OPTIONS, explained
 from tasks.extractors.mongodb.columns import Field
-from tasks.extractors.mongodb.order import Condition, Mark, between, beyond, bracket_of, loaded, parsed, shown
+from tasks.extractors.mongodb.order import NO_VALUES, Condition, Mark, between, beyond, bracket_of, loaded, parsed, shown
 from tasks.extractors.source import Window
 
 Stage = dict[str, Any]
@@ -82,7 +82,7 @@ class Select:
         """``low < cursor <= high``, with the documents without a cursor value where they are wanted."""
         conditions = between(self.cursor, low, high)
         if conditions and self._null_cursor == "include":
-            return [{"$or": [_all(conditions), {self.cursor: None}]}]
+            return [{"$or": [_all(conditions), {self.cursor: {"$in": NO_VALUES}}]}]
         return conditions
 
     def _slice(self, plan: Plan, partition: Partition) -> list[Condition]:

@@ -29,6 +29,7 @@ from tasks.extractors.contract import Plan, ReadOptions
 from tasks.extractors.fields import DeclaredColumn
 from tasks.extractors.mongodb import client as clients
 from tasks.extractors.mongodb.extractor import MongoDBExtractor
+from tasks.extractors.mongodb.order import stored
 from tasks.extractors.mongodb.source import MongoDBCollection
 from tests.contract import collected
 from tests.servers.mongodb import MongoServer, database_of
@@ -216,12 +217,31 @@ async def test_a_type_without_a_useful_order_is_refused(events: Events, value: A
         await events.read(cursor="at")
 
 
-async def test_nan_is_no_cursor_value(events: Events) -> None:
-    """NaN is neither above nor below anything: it stops the run, or is left out."""
-    await events.add({"n": 1, "at": math.nan}, {"n": 2, "at": 1.5})
+@pytest.mark.parametrize("nan", NANS, ids=["double", "decimal"])
+async def test_nan_is_no_cursor_value(events: Events, nan: Any) -> None:
+    """NaN is neither above nor below anything: it stops the run, is left out, or is sent with every run."""
+    await events.add({"n": 1, "at": nan}, {"n": 2, "at": 1.5})
     with pytest.raises(ConfigurationError, match=r"null_cursor.*NaN"):
         await events.read(cursor="at")
-    assert (await events.read(cursor="at", null_cursor="exclude"))[0] == [2]
+    left_out, plan = await events.read(cursor="at", null_cursor="exclude")
+    assert left_out == [2]
+    assert (await events.read(cursor="at", null_cursor="include"))[0] == [1, 2]
+    await events.add({"n": 3, "at": Decimal128("2")})
+    assert (await events.read(plan.until, cursor="at", null_cursor="exclude"))[0] == [3]
+
+
+@pytest.mark.parametrize("nan", NANS, ids=["double", "decimal"])
+async def test_nan_alone_is_no_position(events: Events, nan: Any) -> None:
+    """Where no document has a cursor value but NaN there is nothing to read yet, and what comes later is read."""
+    await events.add({"n": 1, "at": nan})
+    with pytest.raises(ConfigurationError, match=r"null_cursor.*NaN"):
+        await events.read(cursor="at")
+    nothing, plan = await events.read(cursor="at", null_cursor="exclude")
+    assert (nothing, plan.until) == ([], None)
+    await events.add({"n": 2, "at": 1.5})
+    assert (await events.read(plan.until, cursor="at", null_cursor="exclude"))[0] == [2]
+    with pytest.raises(PositionLost, match=r"NaN.*headrace state set"):
+        await events.read({"cursor": "at", "value": stored(nan)}, cursor="at", null_cursor="exclude")
 
 
 async def test_positions_that_are_not_this_cursors_are_refused(events: Events) -> None:

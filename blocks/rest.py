@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ssl import SSLContext, create_default_context
 from typing import Literal
+from urllib.parse import quote
 
 import httpx
 from prefect.blocks.core import Block
@@ -17,6 +18,9 @@ from blocks.rest_auth import Authorized, Credentials, Fixed, OAuth2
 from blocks.rest_transport import AiohttpTransport
 from blocks.schema import SchemaOnce
 from blocks.tls import CaFile, CertificateFile, Choice, KeyFile, TlsSettings
+
+_SHORT = 3
+"""A secret that is not longer cannot be told from other text."""
 
 Auth = Literal["none", "basic", "bearer", "api-key", "oauth2-client", "oauth2-refresh"]
 
@@ -205,7 +209,7 @@ shop.save("shop", overwrite=True)
         verify = await asyncio.to_thread(self._verify)
         plain, apart = self._transport(verify), self._transport(verify)
         async with httpx.AsyncClient(transport=apart, timeout=self._timeout(), trust_env=False) as tokens:
-            transport = Authorized(plain, self.base_url, self._credentials(tokens))
+            transport = Authorized(plain, self.base_url, self._credentials(tokens), self.without_key)
             async with httpx.AsyncClient(
                 transport=transport, timeout=self._timeout(), trust_env=False, follow_redirects=True, max_redirects=10
             ) as client:
@@ -253,7 +257,13 @@ shop.save("shop", overwrite=True)
 
     def without_key(self, url: httpx.URL) -> httpx.URL:
         """A URL that a server gave, which may repeat the key it was asked with; `client` adds it again."""
-        return url.copy_remove_param(self.key_name) if self.key_name and self.key_in == "query" else url
+        if self.auth != "api-key" or self.key_in != "query":
+            return url
+        said = [text for text in (self.key.get_secret_value(),) if len(text) > _SHORT]
+        said += [quote(text, safe="") for text in said]
+        params = url.params.multi_items()
+        kept = [(name, text) for name, text in params if name != self.key_name and not any(one in text for one in said)]
+        return url if len(kept) == len(params) else url.copy_with(params=kept)
 
     def hidden(self, text: str) -> str:
         """``text`` without this block's secrets, wherever a server has put them."""
@@ -265,7 +275,7 @@ shop.save("shop", overwrite=True)
             self.refresh_token,
             *self.headers.values(),
         ):
-            if len(value := secret.get_secret_value()) > 3:
+            if len(value := secret.get_secret_value()) > _SHORT:
                 text = text.replace(value, "***")
         return text
 

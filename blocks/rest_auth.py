@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Literal
 
@@ -134,16 +135,34 @@ def _json(response: httpx.Response) -> dict[str, Any]:
 
 
 class Authorized(httpx.AsyncBaseTransport):
-    """A transport that adds credentials to requests for one origin, and once more when they are refused with 401."""
+    """A transport that adds credentials to requests for one origin, and once more when they are refused with 401.
 
-    def __init__(self, inner: httpx.AsyncBaseTransport, origin: str, credentials: Credentials) -> None:
+    A redirect may repeat a key of the query: ``cleaned`` takes it out, before the client logs and follows where it leads.
+    """
+
+    def __init__(
+        self,
+        inner: httpx.AsyncBaseTransport,
+        origin: str,
+        credentials: Credentials,
+        cleaned: Callable[[httpx.URL], httpx.URL],
+    ) -> None:
         self._inner = inner
         self._origin = origin_of(httpx.URL(origin))
         self._credentials = credentials
+        self._cleaned = cleaned
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if origin_of(request.url) != self._origin:
             return await self._inner.handle_async_request(request)
+        response = await self._answered(request)
+        if response.has_redirect_location:
+            # One that is no URL is the client's to refuse, without showing it.
+            with suppress(httpx.InvalidURL):
+                response.headers["Location"] = str(self._cleaned(httpx.URL(response.headers["Location"])))
+        return response
+
+    async def _answered(self, request: httpx.Request) -> httpx.Response:
         shown = await self._credentials.added_to(request)
         response = await self._inner.handle_async_request(shown)
         if response.status_code != HTTPStatus.UNAUTHORIZED or not await self._credentials.renewed(shown):

@@ -113,7 +113,6 @@ class Session:
         self._stack = AsyncExitStack()
         self._client: httpx.AsyncClient | None = None
         self.concurrency = block.concurrency
-        self.without_key = block.without_key
 
     async def __aenter__(self) -> Self:
         self._block = await reveal(self._block)
@@ -124,6 +123,10 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.aclose()
+
+    def without_key(self, url: httpx.URL) -> httpx.URL:
+        """A URL that the API gave, without the key it may repeat."""
+        return self._block.without_key(url)
 
     async def fetch(self, request: Request, spec: Spec, make: Callable[[Response | None], T]) -> T:
         """What ``make`` makes of the response, its body looked at; of None for a status that is to be ignored.

@@ -7,6 +7,7 @@ import logging
 import time
 from email.utils import formatdate
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -250,3 +251,24 @@ async def test_credentials_do_not_leave_the_host(space: Space) -> None:
     await in_thread(space.rule, path="/round", times=-1, redirect=f"{space.url}/round")
     with pytest.raises(ConfigurationError, match="redirected without end"):
         await ids(endpoint(space, "/round"))
+
+
+async def test_a_redirect_that_repeats_the_key(space: Space, caplog: pytest.LogCaptureFixture) -> None:
+    """A key in a Location is neither told nor sent on; on the same host it is added anew, once."""
+    caplog.set_level(logging.DEBUG)
+    secret = "s3cr3t/0815"
+    other = space.url.replace("127.0.0.1", "localhost").replace(space.name, f"{space.name}-other")
+    beyond = Space(space.server, f"{space.name}-other")
+    await in_thread(beyond.add, items(3))
+    keyed = block(space, auth="api-key", key=secret, key_name="appid", key_in="query")
+    said = quote(secret, safe="")
+    back = quote(f"{space.url}/moved?appid={said}", safe="")
+    await in_thread(space.rule, path="/moved", times=-1, redirect=f"{other}/items?appid={said}&limit=10&back={back}")
+    await in_thread(space.rule, path="/near", times=-1, redirect=f"/s/{space.name}/items?appid={said}&limit=10")
+    assert await ids(endpoint(space, "/moved", connection=keyed)) == [1, 2, 3]
+    assert await ids(endpoint(space, "/near", connection=keyed)) == ALL
+    assert all("s3cr3t" not in json.dumps(request) for request in await in_thread(beyond.seen))
+    assert {request["query"]["limit"] for request in await in_thread(beyond.seen)} == {"10"}
+    assert {request["query"].get("appid") for request in await in_thread(space.seen)} == {secret}
+    assert "s3cr3t" not in caplog.text
+    assert "limit=10" in caplog.text  # what httpx tells of redirects is there

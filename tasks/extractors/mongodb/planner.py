@@ -266,5 +266,7 @@ def _after(since: JsonValue, cursor: str) -> Mark | None:
     except (ValueError, TypeError) as error:
         raise PositionLost(f"the position {since} is not Extended JSON: {error}") from None
     if mark is not None and is_nan(mark.value):
-        raise PositionLost(f"the position {since} is NaN, which nothing is behind; say where to go on by `headrace state set`")
+        raise PositionLost(
+            f"the position {since} is NaN, which nothing is behind; say where to go on by `headrace state set`"
+        )
     return mark

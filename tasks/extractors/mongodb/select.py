@@ -15,7 +15,17 @@ from tasks.extractors.contract import Partition, Plan
 from tasks.extractors.fields import Declared
 from tasks.extractors.mongodb.client import OPTIONS, explained
 from tasks.extractors.mongodb.columns import Field
-from tasks.extractors.mongodb.order import NO_VALUES, Condition, Mark, between, beyond, bracket_of, loaded, parsed, shown
+from tasks.extractors.mongodb.order import (
+    NO_VALUES,
+    Condition,
+    Mark,
+    between,
+    beyond,
+    bracket_of,
+    loaded,
+    parsed,
+    shown,
+)
 from tasks.extractors.source import Window
 
 Stage = dict[str, Any]

@@ -32,6 +32,15 @@ async def csv_rows(response: Response) -> AsyncGenerator[list[list[str]]]:
         yield rows
 
 
+def has_rows(data: bytes) -> bool:
+    """Whether there is something under the header."""
+    data = data.rstrip()
+    at = data.find(b"\n")
+    while at >= 0 and data.count(b'"', 0, at) % 2:
+        at = data.find(b"\n", at + 1)
+    return at >= 0
+
+
 def _last_line_end(data: bytes) -> int:
     """Behind the last line end that is in no quotes; 0 where there is none."""
     at = data.rfind(b"\n")

@@ -5,7 +5,7 @@ A response that is there whole is parsed at once. Of a larger one no more than a
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from itertools import islice
 from typing import Any
@@ -13,9 +13,9 @@ from typing import Any
 from blocks.errors import ConfigurationError
 from tasks.extractors.documents import MISSING, DocumentError, Getter, getter, json_text, parse
 from tasks.extractors.documents.paths import steps
-from tasks.extractors.rest.csv_rows import csv_rows, named
+from tasks.extractors.rest.csv_rows import csv_rows, has_rows, named
 from tasks.extractors.rest.errors import BadResponse
-from tasks.extractors.rest.session import Response
+from tasks.extractors.rest.session import BUFFER_BYTES, Response
 from tasks.extractors.rest.spec import Format, Spec
 from tasks.extractors.rest.splitter import Splitter
 
@@ -42,25 +42,47 @@ class Page:
         self.envelope: Any = None
         """The response's JSON; without the records where it came in pieces. There once all batches are read."""
         self._records: list[Any] | None = None
+        self._splitter: Splitter | None = None
+        self._begun: list[bytes] = []
+        """The elements that `_splitter` has found in the beginning of a large response."""
 
     def look(self) -> None:
         """Parse a response that is there whole: before its batches are asked for, the next page can be."""
         response = self.response
         if response is None or not response.head:
             self._records = []
-        elif response.is_whole and self._reader.form(response) == "json":
+        elif self._reader.form(response) != "json":
+            return
+        elif response.is_whole:
             self.envelope = _parsed(response.head, response)
             self._records = self._reader.found(self.envelope, response)
+        elif (path := self._reader.path(response)) is not None:
+            self._splitter = Splitter(path)
+            self._begun = self._splitter.feed(response.head[:BUFFER_BYTES])
 
     @property
     def mark(self) -> int:
-        """The same for two pages of the same records; 0 where there are none, or it is not known yet."""
-        records = self._records
-        if not records:
+        """The same for two pages of the same records; 0 where there are none, or it is not known before they are read.
+
+        Of a page that is not there whole, its first 4 MB tell; of JSON the records in them, as the rest may hold a time.
+        """
+        if self._records is None:
+            return self._mark_of_beginning()
+        if not (records := self._records):
             return 0
         # Some of them tell as much as all, and cost a page of a hundred little.
         some = (records[0], records[len(records) // 2], records[-1])
         return hash((len(records), *map(json_text, some)))
+
+    def _mark_of_beginning(self) -> int:
+        response = self.response
+        assert response is not None  # noqa: S101 - it would have no records
+        form = self._reader.form(response)
+        if form == "json":
+            return hash(tuple(self._begun)) if self._begun else 0
+        head = response.head[:BUFFER_BYTES]
+        there = has_rows(head) if form == "csv" else head.strip(_BLANK)
+        return hash(head) if there else 0
 
     @property
     def is_known(self) -> bool:
@@ -94,12 +116,15 @@ class Page:
             while batch := list(islice(records, _BATCH)):
                 yield batch
             return
-        splitter = Splitter(path)
+        splitter, known = (self._splitter, BUFFER_BYTES) if self._splitter else (Splitter(path), 0)
+        begun, self._begun = self._begun, []
+        for batch in _batches(begun, response):
+            yield batch
         async with aclosing(response.body()) as body:
             async for data in body:
-                elements = splitter.feed(data)
-                for start in range(0, len(elements), _BATCH):
-                    yield [_parsed(element, response) for element in elements[start : start + _BATCH]]
+                for batch in _batches(splitter.feed(data[known:]), response):
+                    yield batch
+                known = 0
         try:
             self.envelope = parse(splitter.envelope())
         except DocumentError as error:
@@ -222,6 +247,11 @@ def _parsed(data: bytes, response: Response) -> Any:
         return parse(data)
     except DocumentError as error:
         raise BadResponse(f"{response} is no JSON, or was cut off: {error}") from error
+
+
+def _batches(elements: Sequence[bytes], response: Response) -> Iterator[Batch]:
+    for start in range(0, len(elements), _BATCH):
+        yield [_parsed(element, response) for element in elements[start : start + _BATCH]]
 
 
 async def _all(response: Response) -> bytes:

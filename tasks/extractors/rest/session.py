@@ -27,8 +27,8 @@ from tasks.extractors.rest.template import Request
 
 T = TypeVar("T")
 
-_BUFFER_BYTES = 4 << 20
-"""Of a body so much is read ahead: a response that is not larger is there whole."""
+BUFFER_BYTES = 4 << 20
+"""Of a body so much is read ahead: a response that is not larger is there whole, of others at least as much."""
 
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses after which a request is sent again."""
@@ -69,7 +69,7 @@ class Response:
         async for data in self._stream:
             self._count(data)
             parts.append(data)
-            if self._size >= _BUFFER_BYTES:
+            if self._size >= BUFFER_BYTES:
                 break
         else:
             self.is_whole = True

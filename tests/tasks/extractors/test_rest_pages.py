@@ -140,6 +140,39 @@ async def test_a_parameter_that_is_not_heeded_is_found_out(rest_space: Space, wa
     assert await ids(stopping) == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("form", ["ndjson", "csv", "large"])
+@pytest.mark.parametrize("way", ["page", "offset"])
+async def test_a_page_that_comes_again_is_found_out_in_every_form(rest_space: Space, way: str, form: str) -> None:
+    """Lines, and responses that are read as they come: none of a repeated page's records is written."""
+    await in_thread(rest_space.add, items(5))
+    pagination: dict[str, Any] = WAYS[way]["pagination"] | {"param": "pgae", "max_pages": 4}
+    asked: dict[str, Any] = {"params": {"as": form}, "records": ""}
+    if form == "large":
+        asked = {"path": "/large", "params": {"bytes": "4500000"}}
+    with pytest.raises(ConfigurationError, match="field pagination: page 2 has the same records"):
+        await ids(endpoint(rest_space, pagination=pagination, **asked))
+    found = await ids(endpoint(rest_space, pagination=pagination | {"repeats": "stop"}, **asked))
+    assert found == ([1, 2, 3, 4, 5] if form != "large" else list(range(len(found))))
+    assert found
+
+
+@pytest.mark.parametrize("form", ["ndjson", "csv"])
+async def test_pages_without_records_are_alike_and_no_repetition(rest_space: Space, form: str) -> None:
+    """An API that filters its pages gives some that are empty, of CSV a header alone, and goes on behind them."""
+    await in_thread(rest_space.add, items(50))
+    for cursor in (10, 20, 30):
+        await in_thread(rest_space.rule, query=f"cursor={cursor}", times=-1, empty=True)
+    way = WAYS["cursor in a header"] | {"params": {"limit": "10", "as": form}, "records": ""}
+    assert await ids(endpoint(rest_space, **way)) == [*range(1, 11), *range(41, 51)]
+
+
+async def test_large_pages_that_differ_are_no_repetition(rest_space: Space) -> None:
+    """Each is read as it comes, and the beginning that it is known by is not lost."""
+    await in_thread(rest_space.add, items(4400, x="0" * 2000))
+    pagination = {"kind": "page", "size_param": "per_page", "size": 2200}
+    assert await ids(endpoint(rest_space, pagination=pagination)) == list(range(1, 4401))
+
+
 @pytest.mark.parametrize(("way", "told"), [("next", "next"), ("cursor", "next_cursor")])
 async def test_a_circle_is_found_out(rest_space: Space, way: str, told: str) -> None:
     """A next page that was read before ends the run."""

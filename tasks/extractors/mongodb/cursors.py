@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from math import ceil
 from typing import Any
 
 from bson.datetime_ms import DatetimeMS
@@ -38,12 +39,13 @@ def at(like: Any, moment: datetime) -> Any:
 
 
 def earlier(value: Any, span: timedelta) -> Any:
-    """The same place, a span of time before."""
+    """The same place, a span of time before; of whole seconds where the type has no other, rounded up."""
+    whole_seconds = ceil(span.total_seconds())
     if isinstance(value, ObjectId):
-        seconds = int.from_bytes(value.binary[:4], "big") - int(span.total_seconds())
+        seconds = int.from_bytes(value.binary[:4], "big") - whole_seconds
         return ObjectId(max(0, seconds).to_bytes(4, "big") + value.binary[4:])
     if isinstance(value, Timestamp):
-        return Timestamp(max(0, value.time - int(span.total_seconds())), value.inc)
+        return Timestamp(max(0, value.time - whole_seconds), value.inc)
     return DatetimeMS(int(value) - int(span.total_seconds() * 1000))
 
 

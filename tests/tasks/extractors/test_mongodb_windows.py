@@ -170,6 +170,9 @@ async def test_lag_and_lookback_of_other_types(events: Events, kind: str) -> Non
         with pytest.raises(ConfigurationError, match=r"field lag: 'often'"):
             await events.read(cursor="at", lag="often")
     else:
+        # They have whole seconds: a part of one is one.
+        assert (await events.read(plan.until, cursor="at", lookback="0.5 seconds"))[0] == [10, 11]
+        assert (await events.read(plan.until, cursor="at", lookback="1.5 seconds"))[0] == [9, 10, 11]
         with pytest.raises(ConfigurationError, match=r"field lookback: 'often'"):
             await events.read(plan.until, cursor="at", lookback="often")
 

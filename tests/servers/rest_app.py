@@ -18,6 +18,7 @@ import dataclasses
 import gzip
 import io
 import json
+import re
 import sys
 import time
 from collections import defaultdict
@@ -49,7 +50,7 @@ class Rule:
     status: int = 0
     """Answer with this, instead."""
     headers: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Further headers of the answer, whatever it is."""
+    """Further headers of the answer, whatever it is; ``{date+2}`` and ``{epoch+2}`` are two seconds later than its Date."""
     body: str | None = None
     """Answer with this body, instead."""
     type: str | None = None
@@ -89,6 +90,8 @@ class _Space:
         self.tokens: dict[str, float] = {}
         self.under_way = self.most_under_way = 0
 
+
+_MOMENT = re.compile(r"\{(date|epoch)\+(\d+)\}")
 
 _spaces: dict[str, _Space] = defaultdict(_Space)
 
@@ -184,7 +187,9 @@ async def _answer(space: _Space, rule: Rule, request: Request, body: bytes) -> R
 def _dressed(made: Response, rule: Rule, request: Request) -> Response:
     """The answer with the headers, encoding and faults that the rule wants."""
     body = bytes(made.body)
-    headers = {name: value for name, value in made.headers.items() if name != "content-length"} | rule.headers
+    now = time.time() + rule.skew
+    told = {name: _MOMENT.sub(lambda match: _moment(match, now), value) for name, value in rule.headers.items()}
+    headers = {name: value for name, value in made.headers.items() if name != "content-length"} | told
     if rule.type is not None:
         headers["content-type"] = rule.type
     if rule.etag:
@@ -196,9 +201,14 @@ def _dressed(made: Response, rule: Rule, request: Request) -> Response:
         pack = {"gzip": gzip.compress, "br": brotli.compress, "zstd": zstandard.compress}[rule.encoding]
         body, headers["content-encoding"] = pack(body), rule.encoding
     if not rule.no_date:
-        headers["date"] = formatdate(time.time() + rule.skew, usegmt=True)
+        headers["date"] = formatdate(now, usegmt=True)
     headers["content-length"] = str(len(body))
     return StreamingResponse(_pieces(body, rule), made.status_code, headers)
+
+
+def _moment(match: re.Match[str], now: float) -> str:
+    later = int(now) + int(match[2])
+    return formatdate(later, usegmt=True) if match[1] == "date" else str(later)
 
 
 async def _pieces(body: bytes, rule: Rule) -> AsyncIterator[bytes]:

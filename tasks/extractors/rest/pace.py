@@ -19,18 +19,22 @@ class Pace:
     def __init__(self, per_second: float, longest_wait: float) -> None:
         self._gap = 1 / per_second if per_second else 0.0
         self._longest = longest_wait
-        self._next = 0.0
+        self._next = self._held_until = 0.0
 
     async def turn(self) -> None:
         """Wait until one more request may be sent."""
-        now = asyncio.get_running_loop().time()
-        mine = max(now, self._next)
-        self._next = mine + self._gap
+        mine = self._place()
         while (rest := mine - asyncio.get_running_loop().time()) > 0:
             await asyncio.sleep(rest)
-            mine = max(mine, self._held_until)
+            if mine < self._held_until:
+                # All that waited have lost their places: they go out one after the other again.
+                mine = self._place()
 
-    _held_until = 0.0
+    def _place(self) -> float:
+        """The next time that nobody has."""
+        mine = max(asyncio.get_running_loop().time(), self._next)
+        self._next = mine + self._gap
+        return mine
 
     def hold(self, seconds: float) -> None:
         """Let no request pass for so long; those that wait already included."""

@@ -89,6 +89,19 @@ async def test_retry_after_holds_all_requests_back(space: Space, status: int, fo
     assert min(one["at"] for one in later) - asked[refused]["at"] > 1.8
 
 
+async def test_what_was_held_back_goes_on_at_its_pace(space: Space) -> None:
+    """After a Retry-After the requests that waited are spread as all others are, and do not go out together."""
+    pagination = {"kind": "page", "size_param": "per_page", "size": 5}
+    await in_thread(space.rule, query="page=2&", times=1, status=429, headers={"Retry-After": "1"})
+    paced = block(space, requests_per_second=4)
+    assert await ids(endpoint(space, connection=paced, pagination=pagination)) == ALL
+    asked = await in_thread(space.asked)
+    refused = next(one["at"] for one in asked if one["query"].get("page") == "2")
+    later = [one["at"] - refused for one in asked if one["at"] > refused + 0.5]
+    assert len(later) > 4
+    assert all(at > 0.95 + number / 4 for number, at in enumerate(later)), later
+
+
 async def test_a_wait_of_no_time_is_not_taken_at_its_word(space: Space) -> None:
     """Of a server that refuses and tells to wait for 0 seconds, the waits double as of one that tells nothing."""
     await in_thread(space.rule, path="items", times=2, status=429, headers={"Retry-After": "0"})

@@ -453,6 +453,21 @@ async def test_documents_become_columns(kafka_server: KafkaServer) -> None:
     assert b',"","a,""b""",,' in made.data
 
 
+async def test_tables_of_any_name_have_folders_of_their_own(kafka_server: KafkaServer) -> None:
+    """Names that differ in letters alone that no folder has are told apart; others are folders as they are."""
+    topic, tables = kafka_server.topic(), ("orders", "заказы", "товары", "order lines", "order-lines")
+    for table in tables:
+        source = {"connector": "postgresql", "name": "pg", "schema": "public", "table": table}
+        send(
+            kafka_server, topic, json.dumps({"before": None, "after": {"id": 1}, "source": source, "op": "c"}), key="1"
+        )
+    made = await run(topics(kafka_server, topic, format="debezium"))
+    folders = {table: made.outputs[f"public.{table}"].name for table in tables}
+    assert (folders["orders"], folders["order-lines"]) == ("public.orders", "public.order-lines")
+    assert len(set(folders.values())) == len(tables)
+    assert all(folder.isascii() and " " not in folder for folder in folders.values())
+
+
 async def test_bytes_are_written_as_the_dialect_says(kafka_server: KafkaServer) -> None:
     """Hex or base64; empty is not NULL."""
     topic = kafka_server.topic()

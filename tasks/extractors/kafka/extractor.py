@@ -145,6 +145,8 @@ class _Reading:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._reader is not None:
+            self._reader.stop()
         closing = asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown(wait=False)
         await asyncio.shield(closing)
@@ -165,7 +167,7 @@ class _Reading:
             self._reader = Reader(self._subject.block, begin.topic, begin.partition, begin.offset, self._end)
         made: list[tuple[Output, Records]] = []
         size, until = 0, time.monotonic() + _HOP_SECONDS
-        while size < _HOP_BYTES and time.monotonic() < until and (messages := self._reader.batch()):
+        while size < _HOP_BYTES and time.monotonic() < until and (messages := self._reader.batch(patient=not made)):
             found = self._decoder(messages)
             size += sum(len(records.data) for _, records in found)
             made += found

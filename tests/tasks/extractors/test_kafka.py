@@ -375,9 +375,10 @@ async def test_a_cancelled_read_ends_at_once(kafka_server: KafkaServer) -> None:
             await begun.wait()
             await asyncio.sleep(0.1)
             reading.cancel()
-            async with asyncio.timeout(5):
-                with pytest.raises(asyncio.CancelledError):
-                    await reading
+            cancelled = time.monotonic()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            assert time.monotonic() - cancelled < 5
 
 
 async def test_a_broker_that_is_killed_is_waited_for(kafka_server: KafkaServer) -> None:
@@ -509,10 +510,13 @@ async def test_options_of_the_client_win(kafka_server: KafkaServer, monkeypatch:
 
 
 async def test_large_messages_come_a_few_at_a_time(kafka_server: KafkaServer) -> None:
-    """What is held of messages of a megabyte is bounded, and they all come."""
+    """What is held of messages of a megabyte is bounded, also where tiny ones went before, and they all come."""
     topic = kafka_server.topic(max_message_bytes="2000000")
     kafka_server_producer = kafka_server.producer(**{"message.max.bytes": 2_000_000})
-    for number in range(60):
+    for _ in range(20_000):
+        kafka_server_producer.produce(topic, b"tiny")  # after which a batch is as many as it may be
+        kafka_server_producer.poll(0)
+    for number in range(200):
         kafka_server_producer.produce(topic, f"{number:03d}".encode() + b"x" * 1_000_000)
         kafka_server_producer.poll(0)
     assert kafka_server_producer.flush(60) == 0
@@ -524,7 +528,7 @@ async def test_large_messages_come_a_few_at_a_time(kafka_server: KafkaServer) ->
             sizes.append(len(records.data))
 
         await extractor.capture(plan, plan.partitions[0], emit)
-    assert sum(sizes) > 60_000_000
+    assert sum(sizes) > 200_000_000
     assert max(sizes) < 40 << 20
 
 

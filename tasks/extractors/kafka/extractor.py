@@ -82,6 +82,7 @@ class TopicsExtractor:
             estimated_rows=rows,
             asked=self.asked,
             statement=f"{len(found.until.topics)} topic(s) of {self._subject.block.describe()}, up to {rows:,} messages",
+            notes=found.notes,
         )
 
     def _window(self, since: KafkaPosition | None) -> Window:

@@ -290,6 +290,45 @@ async def test_retention_by_time_that_overtakes_the_watermark_is_told(kafka_serv
     assert "last" in (await text_run(kafka_server, topic, proposed(lost)))[0]
 
 
+def removed(server: KafkaServer, topic: str, partition: int, before: int) -> None:
+    """Offsets that are taken away, as retention does."""
+    for done in (admin := server.admin).delete_records([TopicPartition(topic, partition, before)]).values():
+        done.result(30)
+    del admin
+
+
+async def test_retention_that_overtakes_a_new_partition_is_told(kafka_server: KafkaServer) -> None:
+    """All of its messages came after the run before: those that are gone were lost."""
+    topic = kafka_server.topic()
+    send(kafka_server, topic, "old")
+    _, since = await text_run(kafka_server, topic)
+    kafka_server.add_partitions(topic, 2)
+    send(kafka_server, topic, *(f"p1-{n}" for n in range(4)), partition=1)
+    removed(kafka_server, topic, 1, 3)
+    with pytest.raises(PositionLost, match=r"\[1\]: offsets 0 to 2 were removed by retention.*Choose") as lost:
+        await text_run(kafka_server, topic, since)
+    assert (await text_run(kafka_server, topic, proposed(lost.value)))[0] == ["p1-3"]
+
+
+async def test_a_new_topic_whose_first_messages_are_gone_is_noted(kafka_server: KafkaServer) -> None:
+    """It may be older than the stream: what is left is read, and the plan says what is not, once."""
+    prefix = kafka_server.topic() + "."
+    send(kafka_server, kafka_server.topic(f"{prefix}a"), "old")
+    source = topics(kafka_server, f"{prefix}*", format="text")
+    since = (await run(source)).until
+    new, whole = kafka_server.topic(f"{prefix}b"), kafka_server.topic(f"{prefix}c")
+    send(kafka_server, new, "b0", "b1", "b2")
+    send(kafka_server, whole, "c0")
+    removed(kafka_server, new, 0, 2)
+    made = await run(source, since)
+    assert made.values() == ["b2", "c0"]
+    (note,) = made.plan.notes
+    assert note.startswith(f"{new} [0] is new to the stream, and its offsets 0 to 1 were removed")
+    send(kafka_server, new, "b3")
+    again = await run(source, made.until)
+    assert (again.values(), again.plan.notes) == (["b3"], ())
+
+
 async def test_retention_while_a_plan_is_read_is_told(kafka_server: KafkaServer) -> None:
     """Offsets of a plan that are not there any more make the run plan anew, which tells what was lost."""
     topic = kafka_server.topic()

@@ -100,6 +100,8 @@ class TopicsExtractor:
                     self._budget.spend(records)
                     if records.count:
                         await emit(output, records)
+            for output, records in await reading.rest():
+                await emit(output, records)
         await asyncio.to_thread(self._check_same_topic, begin)
         return _reached(begin, reading.position, reading.seen)
 
@@ -160,6 +162,11 @@ class _Reading:
         """Those of the next messages; `position` and `seen` are behind them then."""
         made, self.position, self.seen = await asyncio.get_running_loop().run_in_executor(self._thread, self._next)
         return made
+
+    async def rest(self) -> list[tuple[Output, Records]]:
+        """See `Decoder.rest`."""
+        decoder = self._decoder
+        return [] if decoder is None else await asyncio.get_running_loop().run_in_executor(self._thread, decoder.rest)
 
     def _next(self) -> tuple[list[tuple[Output, Records]], int, JsonValue]:
         begin = self._begin

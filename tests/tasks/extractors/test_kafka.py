@@ -15,6 +15,7 @@ from blocks.errors import ConfigurationError, PositionLost, SnapshotLost
 from blocks.s3 import CsvDialect
 from tasks.extractors.contract import Behind, Limits, Output, ReadOptions, Records, TellsBehind
 from tasks.extractors.kafka import consumer
+from tasks.extractors.kafka.debezium.decoder import SEEN_BEFORE
 from tasks.extractors.kafka.decoding import UndecodableError
 from tasks.extractors.kafka.source import KafkaTopics
 from tests.servers import oauth
@@ -506,6 +507,27 @@ async def test_tables_of_any_name_have_folders_of_their_own(kafka_server: KafkaS
     assert (folders["orders"], folders["order-lines"]) == ("public.orders", "public.order-lines")
     assert len(set(folders.values())) == len(tables)
     assert all(folder.isascii() and " " not in folder for folder in folders.values())
+
+
+async def test_what_no_record_follows_is_counted_too(kafka_server: KafkaServer) -> None:
+    """Events that are left out at the end of a run, behind records or where there are none, and a transaction's boundary."""
+    topic = kafka_server.topic()
+    source = {"connector": "postgresql", "name": "pg", "schema": "public", "table": "t", "ts_ms": 1}
+
+    def event(lsn: int) -> str:
+        place = {"lsn": lsn, "sequence": json.dumps([None, str(lsn)])}
+        return json.dumps({"before": None, "after": {"id": lsn}, "source": source | place, "op": "c"})
+
+    boundary = json.dumps({"status": "END", "id": "7", "ts_ms": 1, "event_count": 1, "data_collections": []})
+    events = topics(kafka_server, topic, format="debezium")
+    send(kafka_server, topic, event(1), event(2), event(1), event(2), boundary, key="1")
+    made = await run(events)
+    assert [row["id"] for row in made.all] == ["1", "2"]
+    boundaries = "transaction boundaries, passed over"
+    assert made.counted == {SEEN_BEFORE: 2, boundaries: 1}
+    send(kafka_server, topic, event(2), boundary, key="1")
+    again = await run(events, made.until)
+    assert (again.all, again.counted) == ([], {SEEN_BEFORE: 1, boundaries: 1})
 
 
 async def test_bytes_are_written_as_the_dialect_says(kafka_server: KafkaServer) -> None:

@@ -78,7 +78,9 @@ async def enable(name: str, source: object) -> AsyncIterator[str]:
     """
     stream = await _revealed(_stream(name, source))
     async with connect.connected(stream.capture.connect) as cluster:
-        _refuse_foreign(stream, await cluster.config(name))
+        config = await cluster.config(name)
+    _refuse_foreign(stream, config)
+    _refuse_moved(stream, config)
     if isinstance(stream.capture.database, Postgres):
         async with _database(stream.capture.database) as connection:
             wanted = await postgres.tables(connection, source_tables(stream))
@@ -230,6 +232,21 @@ def _refuse_foreign(stream: _Stream, config: dict[str, str] | None) -> None:
         raise ConfigurationError(
             f"field capture.connect: the cluster has a connector {stream.name} that is not this stream's ({', '.join(others)}): "
             "give the stream another name, or remove that connector if nobody needs it"
+        )
+
+
+def _refuse_moved(stream: _Stream, config: dict[str, str] | None) -> None:
+    """A connector keeps its place in the log by its name and its topics' prefix alone. In another database it brings no snapshot,
+    but fails: that has no slot at this place. A database whose server has another address is no other."""
+    known, wanted = (config or {}).get("database.dbname"), stream.capture.settings.get("database.dbname")
+    if (
+        isinstance(stream.capture.database, Postgres)
+        and known != (wanted or stream.capture.database.database)
+        and known
+    ):
+        raise ConfigurationError(
+            f"field capture.database: connector {stream.name} captures the database {known}, and has a place in its log. Name "
+            f"{known} again and `headrace cdc disable {stream.name}`, which removes the slot there too; then enable begins anew"
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -39,7 +41,7 @@ class Output(Frozen):
     """What objects of a change stream hold: records of one table in one shape. A new shape begins a new object."""
 
     name: str
-    """Names the objects' folder; ``a-z 0-9 - . _``, unique for a table and a shape of it."""
+    """Names the objects' folder; letters, digits, ``- . _``; a table's own, whatever its shape."""
     table: str
     """As the source calls it, such as ``shop.orders``."""
     columns: tuple[Column, ...]
@@ -186,6 +188,19 @@ CHANGE_COLUMNS = (
 is unique to the record. ``_unchanged`` is NULL, or the names of the columns that the log does not have for this record,
 whose fields are NULL.
 """
+
+
+def table_output(table: str, columns: Sequence[Column]) -> Output:
+    """Where the records of a table go; ``columns``: the row's own.
+
+    >>> table_output("shop.orders", ()).name, table_output("shop.заказы", ()).name
+    ('shop.orders', 'shop.--b84698f7')
+    """
+    folder = re.sub(r"[^\w.-]+", "-", table, flags=re.ASCII)
+    if folder != table:
+        # What was replaced told it from other tables.
+        folder = f"{folder}-{zlib.crc32(table.encode()):08x}"
+    return Output(name=folder, table=table, columns=(*CHANGE_COLUMNS, *columns))
 
 
 @dataclass(frozen=True, slots=True)

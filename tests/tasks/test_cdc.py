@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from secrets import token_hex
 from typing import Any
 
@@ -162,6 +162,35 @@ async def test_a_connector_of_somebody_else(captured: Captured) -> None:
         assert await captured.fetch("SELECT pubname FROM pg_publication") == []
     finally:
         captured.connect.ask("DELETE", f"/connectors/{captured.name}")
+
+
+async def test_a_capture_that_moved_to_another_database(captured: Captured) -> None:
+    """It would bring no snapshot, as the connector keeps its place in the former log: refused, and nothing is made."""
+    await captured.enable(captured.source("public.a"))
+    async with asyncio.timeout(30):
+        while not await _rows(captured.source("public.a")):
+            await asyncio.sleep(0.3)
+    before = captured.connect.ask("GET", f"/connectors/{captured.name}/config")
+    other = f"{captured.database.database}_b"
+    await captured.execute(f"CREATE DATABASE {other}")
+    former, captured.database = captured.database, replace(captured.database, database=other)
+    try:
+        await captured.execute("CREATE TABLE a (id int PRIMARY KEY, note text)", "INSERT INTO a VALUES (7, 'moved')")
+        with pytest.raises(ConfigurationError, match=rf"captures the database {former.database}.*cdc disable"):
+            await captured.enable(captured.source("public.a"))
+        assert captured.connect.ask("GET", f"/connectors/{captured.name}/config") == before
+        assert await captured.fetch("SELECT pubname FROM pg_publication") == []
+        moved, captured.database = captured.database, former
+        await captured.disable(captured.source("public.a"))
+        captured.database = moved
+        await captured.enable(captured.source("public.a"))
+        async with asyncio.timeout(30):
+            while not any(row["note"] == "moved" for row in await _rows(captured.source("public.a"))):
+                await asyncio.sleep(0.3)
+    finally:
+        await captured.disable(captured.source("public.a"))
+        captured.database = former
+        await captured.execute(f"DROP DATABASE {other} WITH (FORCE)")
 
 
 async def test_another_table(captured: Captured) -> None:

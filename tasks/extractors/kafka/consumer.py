@@ -28,7 +28,7 @@ _FIRST_BATCH = 32
 _GROWTH = 8
 """A batch may be so many times the one before, whose messages tell how large they are."""
 _POLL_SECONDS = 0.2
-"""For so long a batch waits to become full, and a read that is cancelled goes on in its thread."""
+"""For so long a batch waits for its first message, and a read that is cancelled goes on in its thread."""
 
 _OFFSET: Any = _Message.offset
 """It is None only where there is an error."""
@@ -64,6 +64,7 @@ class Reader:
         self._end = end
         self._told = Told()
         self._size = _FIRST_BATCH
+        self._is_stopped = False
         self.position = start
         """The offset that comes next: all before it were given."""
         config = {**_TUNING, **block.client_config(), **_SETTINGS, "error_cb": self._told}
@@ -74,20 +75,33 @@ class Reader:
     def has_ended(self) -> bool:
         return self.position >= self._end
 
-    def batch(self) -> Batch:
-        """Some messages, in their order; none only where the range has ended.
+    def batch(self, *, patient: bool = True) -> Batch:
+        """Some messages, in their order; none only where the range has ended, `stop` was called, or, not ``patient``, none are
+        there yet.
 
         Raises `SnapshotLost` where the offsets are not there any more, `UnreachableError` where nothing comes.
         """
         # Messages that are large come a few at a time, and brokers may take a while to find each other again.
         deadline = time.monotonic() + 2 * self._block.timeout
-        while not self.has_ended:
-            if messages := self._taken(self._consumer.consume(self._size, _POLL_SECONDS)):
+        while not self.has_ended and not self._is_stopped:
+            if messages := self._taken(self._consume()):
                 self._adapt(messages)
                 return messages
+            if not patient:
+                break
             if time.monotonic() > deadline:
                 raise self._stalled()
         return self._taken([])
+
+    def _consume(self) -> list[Any]:
+        """What comes first is waited for; with it goes what the client holds by then, and that is bounded by bytes. A wait
+        for as many as there may be would take what comes meanwhile, however large."""
+        found: list[Any] = self._consumer.consume(1, _POLL_SECONDS)
+        return found + self._consumer.consume(self._size - 1, 0) if found and self._size > 1 else found
+
+    def stop(self) -> None:
+        """Let a batch that is waited for end, from another thread."""
+        self._is_stopped = True
 
     def close(self) -> None:
         self._consumer.close()

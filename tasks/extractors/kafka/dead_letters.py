@@ -41,6 +41,10 @@ class DeadLetters:
         """See `Decoder.state`."""
         return self._decoder.state
 
+    def rest(self) -> list[tuple[Output, Records]]:
+        """See `Decoder.rest`."""
+        return self._decoder.rest()
+
     def __call__(self, messages: Sequence[Message]) -> list[tuple[Output, Records]]:
         """See `Decoder.__call__`; raises nothing for a message."""
         made: list[tuple[Output, Records]] = []

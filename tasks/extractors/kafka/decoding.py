@@ -33,6 +33,10 @@ class Decoder(Protocol):
         """What a decoder is given that goes on behind the last message; bounded, and None where there is nothing to know."""
         ...
 
+    def rest(self) -> list[tuple[Output, Records]]:
+        """What was counted and no record has told, at the end of a run: records without a line."""
+        ...
+
     def __call__(self, messages: Sequence[Message]) -> list[tuple[Output, Records]]:
         """The records in the order of the messages. Raises `UndecodableError` for the first that cannot be decoded."""
         ...

@@ -82,6 +82,7 @@ class TopicsExtractor:
             estimated_rows=rows,
             asked=self.asked,
             statement=f"{len(found.until.topics)} topic(s) of {self._subject.block.describe()}, up to {rows:,} messages",
+            notes=found.notes,
         )
 
     def _window(self, since: KafkaPosition | None) -> Window:
@@ -99,6 +100,8 @@ class TopicsExtractor:
                     self._budget.spend(records)
                     if records.count:
                         await emit(output, records)
+            for output, records in await reading.rest():
+                await emit(output, records)
         await asyncio.to_thread(self._check_same_topic, begin)
         return _reached(begin, reading.position, reading.seen)
 
@@ -145,6 +148,8 @@ class _Reading:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._reader is not None:
+            self._reader.stop()
         closing = asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown(wait=False)
         await asyncio.shield(closing)
@@ -158,6 +163,11 @@ class _Reading:
         made, self.position, self.seen = await asyncio.get_running_loop().run_in_executor(self._thread, self._next)
         return made
 
+    async def rest(self) -> list[tuple[Output, Records]]:
+        """See `Decoder.rest`."""
+        decoder = self._decoder
+        return [] if decoder is None else await asyncio.get_running_loop().run_in_executor(self._thread, decoder.rest)
+
     def _next(self) -> tuple[list[tuple[Output, Records]], int, JsonValue]:
         begin = self._begin
         if self._reader is None or self._decoder is None:
@@ -165,7 +175,7 @@ class _Reading:
             self._reader = Reader(self._subject.block, begin.topic, begin.partition, begin.offset, self._end)
         made: list[tuple[Output, Records]] = []
         size, until = 0, time.monotonic() + _HOP_SECONDS
-        while size < _HOP_BYTES and time.monotonic() < until and (messages := self._reader.batch()):
+        while size < _HOP_BYTES and time.monotonic() < until and (messages := self._reader.batch(patient=not made)):
             found = self._decoder(messages)
             size += sum(len(records.data) for _, records in found)
             made += found

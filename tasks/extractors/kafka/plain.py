@@ -49,6 +49,10 @@ class PlainDecoder:
         self._value = self._writer()
         self._outputs: dict[str, Output] = {}
 
+    def rest(self) -> list[tuple[Output, Records]]:
+        """See `Decoder.rest`: each message is a record."""
+        return []
+
     def __call__(self, messages: Sequence[Message]) -> list[tuple[Output, Records]]:
         """Records of each topic in the order of its messages."""
         # One partition's messages are of one topic; what is counted belongs to them all.

@@ -24,6 +24,8 @@ class Window:
     until: KafkaPosition
     ranges: tuple[tuple[Range, int], ...]
     """What lies before the second number, of each partition that has anything new; the longest first."""
+    notes: tuple[str, ...] = ()
+    """What of topics that are new was not there any more."""
 
 
 def window(cluster: Cluster, patterns: Sequence[str], start: str, since: KafkaPosition | None) -> Window:
@@ -36,10 +38,12 @@ def window(cluster: Cluster, patterns: Sequence[str], start: str, since: KafkaPo
         _same_topics(since, topics, patterns)
     places = [(topic.name, number) for topic in topics.values() for number in range(topic.partitions)]
     first, next_ = cluster.offsets(places, EARLIEST), cluster.offsets(places, LATEST)
+    notes: tuple[str, ...] = ()
     if since is None:
         begin = _started(cluster, start, first, next_)
     else:
         begin = {place: _begun(since, place, first) for place in places}
+        notes = _late(since, first)
         _still_there(since, topics, begin, first, next_)
     begun, until = (_position(topics, offsets, since) for offsets in (begin, next_))
     found = [(_range(begun, place), next_[place]) for place in places if next_[place] > begin[place]]
@@ -47,7 +51,7 @@ def window(cluster: Cluster, patterns: Sequence[str], start: str, since: KafkaPo
         # Where the stream begins is told by a commit, also where there is nothing to read yet.
         found = [(_range(begun, places[0]), next_[places[0]])]
     found.sort(key=lambda each: each[0].offset - each[1])
-    return Window(begun, until, tuple(found))
+    return Window(begun, until, tuple(found), notes)
 
 
 def chosen(patterns: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -64,9 +68,23 @@ def chosen(patterns: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def _begun(since: KafkaPosition, place: Place, first: Mapping[Place, int]) -> int:
-    """A partition or a topic that was not there begins with its first message."""
+    """A topic that is new begins with the first message that it still has, a partition that came to one with its very first:
+    the topic did not have it when the run before ended, so all of it came since."""
     known = since.offset(place)
-    return first[place] if known is None else known
+    if known is None:
+        return 0 if place[0] in since.topics else first[place]
+    return known
+
+
+def _late(since: KafkaPosition, first: Mapping[Place, int]) -> tuple[str, ...]:
+    """Topics that do not begin with their first message. That is no error: one that is older than the stream's topics are,
+    which a new pattern names or which was renamed into it, is not told from one that was made since."""
+    lost = [(place, offset) for place, offset in first.items() if offset and place[0] not in since.topics]
+    return tuple(
+        f"{_named(place)} is new to the stream, and its offsets 0 to {offset - 1} were removed (by retention, or by whoever may) "
+        "before it was read for the first time: what stood there is not in the stream"
+        for place, offset in lost
+    )
 
 
 # -- the first run -----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tasks.extractors.contract import ChangeExtractor, ReadOptions
+from tasks.extractors.contract import ChangeExtractor, Output, ReadOptions, Records
 from tasks.extractors.mysql.binlog.source import MySQLChanges
 from tests.changes_contract import ChangesContract, note
 from tests.servers.mysql import MySQLServer
@@ -48,3 +48,31 @@ class TestLog(ChangesContract):
         await mysql_database.execute("CREATE TABLE events (id INT PRIMARY KEY, note TEXT)")
         file, position, *_ = (await mysql_database.fetch(STATUS[mysql_database.flavour]))[0]
         return Log(mysql_database, f"{file}:{position}")
+
+
+async def test_tables_of_any_name_have_folders_of_their_own(mysql_database: MySQLServer) -> None:
+    """Of the log and of the snapshot: names that differ in letters alone that no folder has are told apart."""
+    tables, found = ("orders", "заказы", "товары"), dict[str, set[str]]()
+    for table in tables:
+        await mysql_database.execute(
+            f"CREATE TABLE `{table}` (id INT PRIMARY KEY)", f"INSERT INTO `{table}` VALUES (1)"
+        )
+    source = MySQLChanges.model_validate({"connection": block_of(mysql_database), "tables": tables})
+
+    async def emit(output: Output, _records: Records) -> None:
+        found.setdefault(output.table, set()).add(output.name)
+
+    since = None
+    for _ in ("snapshot", "log"):
+        async with source.open(ReadOptions(mode="changes")) as extractor:
+            plan = await extractor.plan(since)
+            assert len(plan.partitions)
+            reached = [await extractor.capture(plan, partition, emit) for partition in plan.partitions]
+            since = extractor.reached(plan, reached) if any(reached) else plan.until
+        await mysql_database.execute(
+            *(f"INSERT INTO `{table}` (id) SELECT max(id) + 1 FROM `{table}`" for table in tables)
+        )
+    folders = [found[f"{mysql_database.database}.{table}"] for table in tables]
+    assert folders[0] == {f"{mysql_database.database}.orders"}
+    assert all(len(names) == 1 for names in folders)
+    assert len(set.union(*folders)) == 3

@@ -50,6 +50,8 @@ class DebeziumDecoder:
         self._seen = Deduplicator(state)
         self._last: dict[str, Reader] = {}
         """By topic: of the message before."""
+        self._latest: Output | None = None
+        """Of the last event of a table, also of one that was left out."""
         self._out: list[tuple[Output, list[str], set[str]]] = []
         """Lines of an output, and which columns some of them lack."""
         self.counted: Counter[str] = Counter()
@@ -81,6 +83,12 @@ class DebeziumDecoder:
                 for output, lines, absent in self._out
             ]
         )
+
+    def rest(self) -> list[tuple[Output, Records]]:
+        """See `Decoder.rest`. It is told with the table of the last event; where there was none, by nothing."""
+        if self._latest is None or not self._untold:
+            return []
+        return self._told([(self._latest, Records(data=b"", count=0))])
 
     def _told(self, out: list[tuple[Output, Records]]) -> list[tuple[Output, Records]]:
         if out and self._untold:
@@ -193,6 +201,7 @@ class DebeziumDecoder:
         }
         stretch.outputs = [found[names[0]]] * len(names) if len(found) == 1 else [found[name] for name in names]
         reader.latest = stretch.outputs[-1]
+        self._latest = reader.latest or self._latest
         if None in found.values():
             stretch.keep([output is not None for output in stretch.outputs], NOT_WANTED)
 

@@ -6,7 +6,6 @@ A reader is made when a shape is first met, and kept. Every format's events come
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,7 @@ import msgspec
 
 from blocks.errors import ConfigurationError
 from blocks.s3 import CsvDialect
-from tasks.extractors.contract import CHANGE_COLUMNS, Column, Output
+from tasks.extractors.contract import Column, Output, table_output
 from tasks.extractors.kafka.debezium.catalogue import schema_of
 from tasks.extractors.kafka.debezium.events import Source
 from tasks.extractors.kafka.debezium.forms import Form, Writing, form
@@ -77,14 +76,8 @@ class Reader:
     def output(self, table: str) -> Output:
         found = self.outputs.get(table)
         if found is None:
-            found = self.outputs[table] = output_of(table, self.shape.columns)
+            found = self.outputs[table] = table_output(table, self.shape.columns)
         return found
-
-
-def output_of(table: str, columns: tuple[Column, ...]) -> Output:
-    """Where records of a table go."""
-    folder = re.sub(r"[^\w.-]+", "-", table, flags=re.ASCII)
-    return Output(name=folder, table=table, columns=(*CHANGE_COLUMNS, *columns))
 
 
 class Shapes:

@@ -18,11 +18,20 @@ from pydantic import JsonValue
 
 from blocks.errors import ConfigurationError, PositionLost, SnapshotLost
 from blocks.mysql import MySQL
-from tasks.extractors.contract import NOT_ASKED, Behind, Emit, Partition, Plan, ReadOptions, Records
+from tasks.extractors.contract import (
+    NOT_ASKED,
+    Behind,
+    Emit,
+    Partition,
+    Plan,
+    ReadOptions,
+    Records,
+    table_output,
+)
 from tasks.extractors.mysql import snapshot
 from tasks.extractors.mysql.binlog import parts
 from tasks.extractors.mysql.binlog.position import LogPosition, Reached, joined, log_position, row_prefix
-from tasks.extractors.mysql.binlog.schema import Dialects, Shapes, output_of
+from tasks.extractors.mysql.binlog.schema import Dialects, Shapes
 from tasks.extractors.mysql.binlog.server import LogServer, choices
 from tasks.extractors.mysql.binlog.starts import Starts
 from tasks.extractors.mysql.binlog.statements import Table
@@ -269,7 +278,7 @@ class ChangesExtractor:
         table, number = (str(lower["schema"]), str(lower["table"])), int(str(lower["number"]))
         select = self._selects[table]
         fields = self._in_the_log(select)
-        output = output_of(*table, tuple(field.column for field in fields))
+        output = table_output(".".join(table), tuple(field.column for field in fields))
         until = log_position(plan.until)
         assert until is not None  # noqa: S101
         # Before everything that the log has from there on: no transaction begins within another.

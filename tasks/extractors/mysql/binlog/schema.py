@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from blocks.errors import ConfigurationError
 from blocks.s3 import CsvDialect
-from tasks.extractors.contract import CHANGE_COLUMNS, Column, Output, Records
+from tasks.extractors.contract import Output, Records, table_output
 from tasks.extractors.mysql.binlog.columns import log_columns
 from tasks.extractors.mysql.binlog.decoder import Decoder, Head
 from tasks.extractors.mysql.binlog.events import Event, GarbledLogError
@@ -98,7 +98,7 @@ class Shapes:
         written = [column for column in columns if not (column.generated and self._dialects.flavour == "MariaDB")]
         names = [column.name for column in written]
         decoder = Decoder(table_map, columns, self._dialects.csv, self._dialects.zero_dates, names=names)
-        return _Shape(table, output_of(*table, tuple(column.column for column in written)), decoder)
+        return _Shape(table, table_output(".".join(table), tuple(column.column for column in written)), decoder)
 
     def records(self, event: Event, committed_at: str, position: str) -> tuple[Output, Records] | None:
         """The records of a rows event; None where its table is not followed."""
@@ -123,7 +123,7 @@ class Shapes:
         if table in self._last:
             return self._last[table]
         relation = self._relations.get(table)
-        return output_of(*table, tuple(field.column for field in relation.fields) if relation else ())
+        return table_output(".".join(table), tuple(field.column for field in relation.fields) if relation else ())
 
     def refuse_if_followed(self, statement: Statement) -> None:
         """A write that stands in the log as a statement cannot be told in rows."""
@@ -134,9 +134,3 @@ class Shapes:
                     f"the log has a write of {schema}.{name} as a statement, not as rows: {statement.text[:80]} … Some "
                     "session runs with binlog_format STATEMENT or MIXED. Set it to ROW, and start from a new snapshot"
                 )
-
-
-def output_of(schema: str, name: str, columns: tuple[Column, ...]) -> Output:
-    """Where records of a table go."""
-    folder = re.sub(r"[^\w.-]+", "-", f"{schema}.{name}", flags=re.ASCII)
-    return Output(name=folder, table=f"{schema}.{name}", columns=(*CHANGE_COLUMNS, *columns))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
@@ -12,13 +13,16 @@ import yaml
 from typer.testing import Result
 
 from blocks.errors import ConfigurationError, PositionLost
+from tasks.extractors.kafka.debezium.decoder import SEEN_BEFORE
 from tasks.first import value_of
 from tests.flows.changes import ChangesShop
 from tests.flows.loads import Into, into_duckdb, into_postgres
 from tests.flows.shops import Shop
 from tests.flows.test_cli import headrace
 from tests.servers.faults import FaultProxy, Truncate
+from tests.servers.kafka import KafkaServer
 from tests.servers.postgres import PostgresServer
+from tests.tasks.extractors.kafka import block_of as block_of_kafka
 from tests.tasks.extractors.test_mysql import block_of
 
 
@@ -401,3 +405,49 @@ async def test_a_first_position_from_the_destination(shop: Shop, into: Into, tmp
     assert (again.exit_code, "goes on from there" in again.output) == (1, True)
     await into.load(shop.name, shop.destination())
     assert await loaded_ids(shop, into) == (await shop.ids())[-10:]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"compression": "none", "csv": {"header": False}}], ids=["header", "no header"]
+)
+async def test_a_commit_of_what_was_left_out_alone(
+    shop: Shop, kafka_server: KafkaServer, into: Into, options: dict[str, Any]
+) -> None:
+    """Events that a connector sent again make objects without a row, which say how many they were; they load as nothing."""
+    from flows.extract import extract
+
+    source = {
+        "connector": "postgresql",
+        "name": "pg",
+        "db": "d",
+        "schema": "public",
+        "table": "a",
+        "ts_us": 1_795_388_467_641_000,
+    }
+    events: list[Any] = [
+        {"before": None, "after": {"id": id_}, "op": "c", "source": source | {"lsn": id_, "sequence": f'["5","{id_}"]'}}
+        for id_ in (7, 8)
+    ]
+    topic = kafka_server.topic()
+    to = shop.destination(**options)
+    await to.asave(shop.name, overwrite=True)
+    reads: dict[str, Any] = {
+        "connection": block_of_kafka(kafka_server), "topics": [topic], "format": "debezium",
+        "debezium": {"types": {"public.a": {"id": "integer"}}},
+    }  # fmt: skip
+    parameters: dict[str, Any] = {
+        "stream": shop.name,
+        "source": reads,
+        "to": f"s3-destination/{shop.name}",
+        "mode": "changes",
+    }
+    for _ in range(2):
+        for event in events:
+            kafka_server.send(topic, json.dumps(event), key=json.dumps(event["after"]))
+        await extract(**parameters)
+    first, second = await shop.commits()
+    assert (first.rows, second.rows, [entry.rows for entry in second.entries]) == (2, 0, [0])
+    assert second.entries[0].counted == {SEEN_BEFORE: 2}
+    done = await into.load(shop.name, to)
+    assert done["sequences"] == [1, 2]
+    assert sorted(await into.fetch("SELECT id FROM a")) == [(7,), (8,)]

@@ -62,7 +62,9 @@ def unpacked(name: str, artifact: str, instead: str) -> Path:
             _maven(name, folder, instead, "dependency:copy", f"-Dartifact={artifact}", "-DoutputDirectory=.")
             archive = next(folder.glob("*.tar.gz"))
             with tarfile.open(archive) as opened:
-                opened.extractall(folder / "root", filter="data")
+                # Python before 3.11.4 has no filters.
+                opened.extraction_filter = getattr(tarfile, "data_filter", lambda member, _path: member)
+                opened.extractall(folder / "root")
             archive.unlink()
             (folder / "complete").touch()
     return folder / "root"

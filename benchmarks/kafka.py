@@ -54,8 +54,14 @@ class Filled:
 def fill(server: kafka.KafkaServer, rows: int, partitions: int, *, schemas: bool) -> Filled:
     """Write the events into a new topic, to each of its partitions in turn."""
     server.topic(events.TOPIC, partitions=partitions)
+    # In order, as Connect's producers write: what is behind its turn would be taken for an event that was sent again.
     producer = server.producer(
-        **{"linger.ms": 50, "batch.num.messages": 10_000, "queue.buffering.max.kbytes": 128 << 10}
+        **{
+            "enable.idempotence": True,
+            "linger.ms": 50,
+            "batch.num.messages": 10_000,
+            "queue.buffering.max.kbytes": 128 << 10,
+        }
     )
     values = size = 0
     for number in range(rows):

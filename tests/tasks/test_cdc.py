@@ -148,8 +148,8 @@ async def test_a_check_looks_at_the_slot_of_the_stream(captured: Captured) -> No
 
 async def test_a_connector_of_somebody_else(captured: Captured) -> None:
     """That has the stream's name: it is neither changed nor removed, and nothing is made."""
-    block, password = captured.source("public.a").capture.database, captured.database.password  # type: ignore[union-attr]
-    config = of_postgres(block, Capture(captured.name, "else", ("public.a",), password), messages=True)  # type: ignore[arg-type]
+    block, password = captured.source("public.a").capture.database, captured.database.password  # type: ignore[union-attr]  # it has one
+    config = of_postgres(block, Capture(captured.name, "else", ("public.a",), password), messages=True)  # type: ignore[arg-type]  # a Postgres
     config |= {"slot.name": "else", "publication.name": "else"}
     created = {"name": captured.name, "config": config, "initial_state": "STOPPED"}
     captured.connect.ask("POST", "/connectors", created)

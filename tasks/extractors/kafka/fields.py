@@ -7,7 +7,7 @@ import re
 from base64 import b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Literal, get_args
 
 from blocks.s3 import CsvDialect
 from tasks.extractors.contract import Column
@@ -16,6 +16,7 @@ from tasks.extractors.kafka.message import Message
 MessagePart = Literal["key", "topic", "partition", "offset", "timestamp", "headers"]
 EventPart = Literal["source", "transaction"]
 """Of Debezium's events alone."""
+EVENT_PARTS = frozenset(get_args(EventPart))
 Part = Literal[MessagePart, EventPart]
 
 COLUMNS: dict[Part, Column] = {

@@ -121,7 +121,8 @@ def _at_offsets(
     asked = {int(part[1]) if part[1] else None: int(part[2]) for part in parts}
     if unknown := asked.keys() - {None, *(number for _, number in first)}:
         raise ConfigurationError(
-            f"field start: no topic has a partition {', '.join(str(number) for number in unknown)}"
+            f"field start: no topic has a partition {', '.join(map(str, sorted(unknown, key=str)))}; leave it out, or name one "
+            f"of 0 to {max(number for _, number in first)}"
         )
     found = {}
     for place, lowest in first.items():

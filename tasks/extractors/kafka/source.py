@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
@@ -19,7 +19,7 @@ from tasks.extractors.kafka.debezium import debezium_decoder
 from tasks.extractors.kafka.decoding import Decoder
 from tasks.extractors.kafka.events import DebeziumEvents
 from tasks.extractors.kafka.extractor import TopicsExtractor, TopicsSubject
-from tasks.extractors.kafka.fields import COLUMNS, EventPart, MessagePart, Part
+from tasks.extractors.kafka.fields import COLUMNS, EVENT_PARTS, MessagePart, Part
 from tasks.extractors.kafka.plain import Plain, PlainDecoder
 from tasks.extractors.source import Source
 
@@ -88,7 +88,7 @@ class KafkaTopics(Declared, Source):
             raise ValueError(f"debezium: has no effect with format {self.format}")
         if self.key_format != "text" and "key" not in self.chosen:
             raise ValueError("key_format: has no effect, for no column takes the key; add key to parts")
-        if self.format != "debezium" and (alien := set(self.chosen) & set(get_args(EventPart))):
+        if self.format != "debezium" and (alien := EVENT_PARTS & set(self.chosen)):
             raise ValueError(
                 f"parts: {', '.join(sorted(alien))} is told by events of format debezium alone, not {self.format}"
             )

@@ -70,6 +70,11 @@ def rows(made: list[tuple[Output, Records]], table: str) -> list[dict[str, str]]
     return found
 
 
+def json_of(field: str) -> Any:
+    """What a raw field of JSON says; None where it is NULL."""
+    return json.loads(field[1:-1].replace('""', '"')) if field else None
+
+
 # -- connectors ---------------------------------------------------------------------------------------------------------
 
 

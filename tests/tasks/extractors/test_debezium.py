@@ -24,7 +24,7 @@ from tasks.extractors.kafka.debezium.decoder import EARLY_TOMBSTONES, NOT_WANTED
 from tasks.extractors.kafka.debezium.forms import UNAVAILABLE
 from tasks.extractors.kafka.decoding import UndecodableError
 from tasks.extractors.kafka.message import Message
-from tests.tasks.extractors.debezium import SAMPLES, compact, decode, decoder, message, rows, sample
+from tests.tasks.extractors.debezium import SAMPLES, compact, decode, decoder, json_of, message, rows, sample
 
 FILES = sorted(file.stem for file in SAMPLES.glob("*.jsonl"))
 
@@ -145,11 +145,7 @@ def test_where_an_event_comes_from(name: str) -> None:
         else:
             sources = ("__source_lsn", "__source_ts_ms", "__source_txId", "__table")
             expected = {name[2:].removeprefix("source_"): event[name] for name in sources if name in event}, None
-        assert [_json(row["_source"]), _json(row["_transaction"])] == [expected[0] or None, expected[1]]
-
-
-def _json(field: str) -> Any:
-    return json.loads(field[1:-1].replace('""', '"')) if field else None
+        assert [json_of(row["_source"]), json_of(row["_transaction"])] == [expected[0] or None, expected[1]]
 
 
 def test_the_transaction_of_a_flattened_event() -> None:
@@ -158,8 +154,8 @@ def test_the_transaction_of_a_flattened_event() -> None:
     options = DebeziumOptions(parts=("source", "transaction"), connector="postgresql")
     events = [message(0, "pg.public.a", {"id": 1}, {"id": 1, **added}), message(1, "pg.public.a", {"id": 1}, {"id": 1})]
     first, second = rows(decode(events, options), "public.a")
-    assert _json(first["_source"]) == {"gtid": None, "lsn": 5}
-    assert _json(first["_transaction"]) == {"id": "7:1", "total_order": 2}
+    assert json_of(first["_source"]) == {"gtid": None, "lsn": 5}
+    assert json_of(first["_transaction"]) == {"id": "7:1", "total_order": 2}
     assert (second["_source"], second["_transaction"]) == ("", "")
 
 

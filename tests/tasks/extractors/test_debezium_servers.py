@@ -6,7 +6,6 @@ Where it is not, the connector itself has lost something: each such case stands 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +28,7 @@ from tests.tasks.extractors.debezium import (
     decode,
     exact_mysql,
     exact_postgres,
+    json_of,
     of_mysql,
     of_postgres,
     recorded,
@@ -301,20 +301,16 @@ async def test_operations_and_nulls_of_columns_that_have_defaults(
         ("D", others, "2", "", "", ""),
         ("T", "", "", "", "", ""),
     ]
-    sources = [_json(row["_source"]) for row in found]
+    sources = [json_of(row["_source"]) for row in found]
     assert [source["table"] for source in sources] == ["defaulted"] * 8
     assert sorted(source["lsn"] for source in sources) == [source["lsn"] for source in sources]
-    transactions = [_json(row["_transaction"]) for row in found]
+    transactions = [json_of(row["_transaction"]) for row in found]
     # A changed key is two events of one transaction; a row of a snapshot is of none.
     assert transactions[0] is None
     assert [each["total_order"] for each in transactions[1:]] == [1, 1, 1, 1, 2, 1, 1]
     of = [int(each["id"].partition(":")[0]) for each in transactions[1:]]
     assert of == [source["txId"] for source in sources[1:]]
     assert [number - of[0] for number in of] == [0, 1, 2, 3, 3, 4, 5]
-
-
-def _json(field: str) -> Any:
-    return json.loads(field[1:-1].replace('""', '"')) if field else None
 
 
 async def test_connects_own_converter_writes_defaults_for_nulls(

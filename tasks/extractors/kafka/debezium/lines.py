@@ -12,7 +12,7 @@ from tasks.extractors.kafka.debezium.options import DebeziumOptions
 from tasks.extractors.kafka.debezium.origin import Origin
 from tasks.extractors.kafka.debezium.readers import Reader
 from tasks.extractors.kafka.debezium.stretch import Stretch
-from tasks.extractors.kafka.fields import Fields, Part
+from tasks.extractors.kafka.fields import EVENT_PARTS, Fields, Part
 from tasks.extractors.kafka.message import Message
 
 
@@ -33,7 +33,7 @@ class Lines:
         fields = Fields(dialect)
         self._null = fields.null
         self._parts = [_part(fields, part, options) for part in options.parts]
-        self._tells_origin = not {"source", "transaction"}.isdisjoint(options.parts)
+        self._tells_origin = not EVENT_PARTS.isdisjoint(options.parts)
 
     def of(self, reader: Reader, stretch: Stretch) -> tuple[list[str], dict[int, Sequence[str]]]:
         """The records, and which columns some of them lack, by their index."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from prefect.blocks.core import Block
 from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, model_validator
@@ -19,6 +19,8 @@ ReadConcern = Literal["", "local", "available", "majority", "linearizable", "sna
 
 _BlankIsNone = BeforeValidator(lambda value: None if value == "" else value)
 _SCHEMES = ("mongodb://", "mongodb+srv://")
+_OURS = ("authsource", "tlscafile", "tlscertificatekeyfile", "tlscertificatekeyfilepassword", "tlscrlfile", "appname")
+"""Options of this program's own connections, in small letters."""
 
 
 class MongoDB(SchemaOnce, Block):
@@ -167,6 +169,29 @@ shop.save("shop", overwrite=True)
         user = self.user or unquote(_split(self.uri.get_secret_value()).username or "")
         account = f"{user}@" if user else ""
         return f"{scheme}://{account}{self._places}/{self.database}"
+
+    @property
+    def account(self) -> tuple[str, SecretStr, str]:
+        """User, password, and the database that the account is of, wherever they are filled in; an empty user: none."""
+        parts = _split(self.uri.get_secret_value())
+        user = self.user or unquote(parts.username or "")
+        secret = self.password if self.password.get_secret_value() else SecretStr(unquote(parts.password or ""))
+        options = {name.lower(): value for name, value in parse_qsl(parts.query)}
+        return user, secret, self.auth_source or options.get("authsource") or unquote(parts.path.strip("/")) or "admin"
+
+    def place(self, **options: str) -> str:
+        """The connection string for another program's driver: with hosts and options, without the account and without files of
+        this machine; ``options``: those that are added where it does not have them."""
+        given = parse_qsl(_split(self.uri.get_secret_value()).query)
+        kept = {name: value for name, value in given if name.lower() not in _OURS}
+        if self.replica_set:
+            options = {**options, "replicaSet": self.replica_set}
+        if self.read_preference != "primary":
+            options["readPreference"] = self.read_preference
+        known = {name.lower() for name in kept}
+        kept |= {name: value for name, value in options.items() if value and name.lower() not in known}
+        scheme = _SCHEMES[1] if self._is_srv else _SCHEMES[0]
+        return f"{scheme}{self._places.replace(' ', '')}/?{urlencode(kept)}".removesuffix("?")
 
     @property
     def _is_srv(self) -> bool:

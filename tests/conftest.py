@@ -33,7 +33,7 @@ from contextlib import asynccontextmanager, contextmanager  # noqa: E402
 import pytest  # noqa: E402
 from blockbuster import BlockBuster  # noqa: E402
 
-from tests.servers import connect, faults, kafka, mongodb, mysql, postgres, rest, s3  # noqa: E402
+from tests.servers import changes, connect, faults, kafka, mongodb, mysql, postgres, rest, s3  # noqa: E402
 from tests.servers.support import ServerUnavailableError, unavailable  # noqa: E402
 
 csv.field_size_limit(1 << 30)  # some tests read values of many megabytes
@@ -167,6 +167,33 @@ def mongodb_server() -> Iterator[mongodb.MongoServer]:
     with _or_skip(), mongodb.started() as server:
         _started["MongoDB"] = server.version
         yield server
+
+
+@pytest.fixture(scope="session")
+def mongodb_stand_in(mongodb_server: mongodb.MongoServer) -> Iterator[changes.ReplicaSet]:
+    """What stands in for a replica set: the server's documents, with change streams."""
+    if mongodb_server.is_mongod:
+        pytest.skip(f"needs no server of its own: unset {mongodb.VARIABLE}, which names one, for this test")
+    with changes.started(mongodb_server) as stand_in:
+        yield stand_in
+
+
+@pytest.fixture(scope="session")
+def mongodb_replica_set(request: pytest.FixtureRequest, mongodb_server: mongodb.MongoServer) -> mongodb.MongoServer:
+    """A replica set: the one that `TEST_MONGODB_URL` names, or what stands in for one."""
+    if not mongodb_server.is_mongod:
+        stand_in: changes.ReplicaSet = request.getfixturevalue("mongodb_stand_in")
+        return stand_in.server
+    if "replicaSet=" not in mongodb_server.options:
+        pytest.skip(f"needs a replica set: say replicaSet=… in {mongodb.VARIABLE}, or unset it")
+    return mongodb_server
+
+
+@pytest.fixture
+async def mongodb_replicated(mongodb_replica_set: mongodb.MongoServer) -> AsyncIterator[mongodb.MongoServer]:
+    """An empty database of this test's own, on a replica set."""
+    async with _database_on(mongodb_replica_set) as created:
+        yield created
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,13 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from blocks.mongodb import MongoDB
 from blocks.mysql import MySQL
 from blocks.postgres import Postgres
 
 POSTGRES = "io.debezium.connector.postgresql.PostgresConnector"
 MYSQL = "io.debezium.connector.mysql.MySqlConnector"
+MONGODB = "io.debezium.connector.mongodb.MongoDbConnector"
 
 _EXACT = {
     # With their schemas events say what each value is.
@@ -129,6 +131,33 @@ def of_mysql(block: MySQL, capture: Capture, *, bootstrap: str, server_id: int) 
         # Of all tables of these databases: of one that is captured later the connector would not know the shape.
         "schema.history.internal.store.only.captured.tables.ddl": "false",
         "schema.history.internal.store.only.captured.databases.ddl": "true",
+    }
+
+
+def of_mongodb(block: MongoDB, capture: Capture, *, replica_set: str) -> dict[str, str]:
+    """``replica_set``: the server's own name of it; empty for a sharded cluster."""
+    user, _, database = block.account
+    account = {"mongodb.user": user, "mongodb.password": capture.password, "mongodb.authsource": database}
+    mode = block.tls_mode
+    tls = {} if mode is None else {"mongodb.ssl.enabled": str(mode != "disable").lower()}
+    if mode in ("verify-ca", "require"):
+        tls["mongodb.ssl.invalid.hostname.allowed"] = "true"
+    return {
+        **_EXACT,
+        # Documents have no schema: it would say the same of every event, in more bytes than most have.
+        "key.converter.schemas.enable": "false",
+        "value.converter.schemas.enable": "false",
+        "connector.class": MONGODB,
+        "tasks.max": "1",
+        "topic.prefix": capture.prefix,
+        "mongodb.connection.string": block.place(replicaSet=replica_set),
+        **(account if user else {}),
+        **tls,
+        "capture.mode": "change_streams_update_full",
+        "capture.scope": "database",  # which needs no rights on others
+        "capture.target": block.database,
+        "collection.include.list": ",".join(capture.tables),
+        "filters.match.mode": "literal",
     }
 
 

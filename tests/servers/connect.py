@@ -22,7 +22,7 @@ DEBEZIUM = "3.6.1.Final"
 KAFKA = "4.3.1"
 _ARTIFACTS = (
     *(f"org.apache.kafka:{name}:{KAFKA}" for name in ("connect-runtime", "connect-json", "connect-transforms")),
-    *(f"io.debezium:debezium-connector-{name}:{DEBEZIUM}" for name in ("postgres", "mysql")),
+    *(f"io.debezium:debezium-connector-{name}:{DEBEZIUM}" for name in ("postgres", "mysql", "mongodb")),
     "org.slf4j:slf4j-simple:1.7.36",
 )
 _INSTEAD = "run the tests where Maven Central can be reached"

@@ -12,7 +12,6 @@ import pytest
 
 from blocks.errors import ConfigurationError
 from blocks.kafka_connect import KafkaConnect
-from blocks.mongodb import MongoDB
 from tasks.cdc.settings import history_topic
 from tasks.extractors.kafka.source import KafkaTopics
 from tests.servers.connect import ConnectServer
@@ -207,12 +206,3 @@ async def test_mariadb_is_refused(captured: Captured, mariadb_server: MySQLServe
     """The error names what reads its log."""
     with pytest.raises(ConfigurationError, match=r"is MariaDB.*source of connection mysql/"):
         await captured.enable(captured.source(database=mysql_block_of(mariadb_server)))
-
-
-@pytest.mark.parametrize("database", ["mongodb/shop", MongoDB(hosts="db.example", database="shop")])
-def test_mongodb_is_refused(captured: Captured, database: Any) -> None:
-    """The error says why, and names the ways out."""
-    with pytest.raises(
-        ConfigurationError, match=r"field capture\.database.*replica set.*mode full or incremental.*format json"
-    ):
-        captured.source(database=database)

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, Field
 
 from blocks.connect import BlockOrName
-from blocks.errors import ConfigurationError
 from blocks.kafka_connect import KafkaConnect
 from blocks.mongodb import MongoDB
 from blocks.mysql import MySQL
 from blocks.postgres import Postgres
-
-
-def _captured(value: Any) -> Any:
-    """`ConfigurationError` for MongoDB, with the ways out."""
-    if isinstance(value, MongoDB) or (isinstance(value, str) and value.startswith("mongodb/")):
-        raise ConfigurationError(
-            "field capture.database: headrace sets up no connector for MongoDB: Debezium's reads change streams, which a replica "
-            "set alone has, and the format debezium does not decode its events. Read the collections themselves (a source of "
-            "connection mongodb/…, mode full or incremental), or set the connector up yourself and read its topics as format json"
-        )
-    return value
 
 
 class Capture(BaseModel, frozen=True, extra="forbid", title="Capture"):
@@ -31,14 +17,10 @@ class Capture(BaseModel, frozen=True, extra="forbid", title="Capture"):
     connect: BlockOrName[KafkaConnect] = Field(
         title="Kafka Connect", description="A Kafka Connect block, such as kafka-connect/main"
     )
-    database: Annotated[
-        BlockOrName[Postgres | MySQL],
-        BeforeValidator(_captured),
-        Field(
-            title="Database",
-            description="The block of the database whose changes are captured, such as postgres/shop or mysql/shop",
-        ),
-    ]
+    database: BlockOrName[Postgres | MySQL | MongoDB] = Field(
+        title="Database",
+        description="The block of the database whose changes are captured, such as postgres/shop, mysql/shop or mongodb/shop",
+    )
     password: str = Field(
         default="",
         title="Password",

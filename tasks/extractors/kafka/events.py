@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from blocks.kafka import Kafka
 from tasks.extractors.contract import Column
+from tasks.extractors.fields import Declared
 from tasks.extractors.kafka.debezium import DebeziumOptions, Modes
 from tasks.extractors.kafka.debezium.forms import UNAVAILABLE
 from tasks.extractors.kafka.fields import Part
@@ -70,8 +71,20 @@ class DebeziumEvents(BaseModel, frozen=True, extra="forbid", title="Debezium"):
         "source's log, left out, and counted; keep: they come again.",
     )
 
-    def options(self, block: Kafka, parts: tuple[Part, ...], *, hex_key: bool) -> DebeziumOptions:
-        """What the decoder is told."""
+    updates_without_document: Literal["", "fail", "pass-over"] = Field(
+        default="",
+        title="Updates without their document",
+        description="Of MongoDB. A connector whose capture.mode is change_streams_update_full (its default) looks an update's "
+        "document up, and finds none where it was deleted since: pass-over counts such an update, for the deletion follows. With "
+        "another capture.mode no update has its document, and passing over would lose them all: fail stops at the first. Not "
+        "given: fail, and pass-over where the stream's capture sets the connector up.",
+    )
+
+    def options(
+        self, block: Kafka, parts: tuple[Part, ...], declared: Declared, *, hex_key: bool, captured: bool
+    ) -> DebeziumOptions:
+        """What the decoder is told. ``captured``: whether `headrace cdc` sets the connector up."""
+        without = self.updates_without_document or ("pass-over" if captured else "fail")
         names = ("decimal", "time", "interval", "binary", "hstore", "bigint_unsigned")
         return DebeziumOptions(
             tables={
@@ -84,6 +97,8 @@ class DebeziumEvents(BaseModel, frozen=True, extra="forbid", title="Debezium"):
             unavailable=self.unavailable,
             prefix=self.prefix,
             tables_wanted=self._is_wanted if self.tables else None,
+            declared=declared,
+            looks_up=without == "pass-over",
             parts=parts,
             hex_key=hex_key,
             deduplicate=self.duplicates == "remove",

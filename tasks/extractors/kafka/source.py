@@ -80,10 +80,18 @@ class KafkaTopics(Declared, Source):
 
     @model_validator(mode="after")
     def _fields_fit(self) -> KafkaTopics:
-        if self.fields and self.format != "json":
+        if self.fields and self.format not in ("json", "debezium"):
             raise ValueError(
-                f"fields: columns are taken from documents of format json, and the format is {self.format}"
+                "fields: columns are taken from documents (format json, or debezium with MongoDB's events), and the format is "
+                f"{self.format}"
             )
+        if self.fields and self.format == "debezium":
+            others = [field.name for field in self.fields if field.key and field.where != "_id"]
+            if others or not any(field.where == "_id" for field in self.fields):
+                raise ValueError(
+                    "fields: deletions of MongoDB bring the _id alone: declare it, such as {name: _id, type: objectid}, and no "
+                    "other key"
+                )
         if self.debezium != DebeziumEvents() and self.format != "debezium":
             raise ValueError(f"debezium: has no effect with format {self.format}")
         if self.key_format != "text" and "key" not in self.chosen:
@@ -122,7 +130,8 @@ class KafkaTopics(Declared, Source):
     def maker(self, dialect: CsvDialect) -> Callable[[JsonValue], Decoder]:
         """Makes decoders of the format; each is given the state of the one before."""
         if self.format == "debezium":
-            events = self.debezium.options(self.connection, self.chosen, hex_key=self.key_format == "bytes")
+            hex_key, captured = self.key_format == "bytes", self.capture is not None
+            events = self.debezium.options(self.connection, self.chosen, self, hex_key=hex_key, captured=captured)
             return lambda state: debezium_decoder(dialect, events, state)
         parts: tuple[MessagePart, ...] = tuple(
             part for part in self.chosen if part != "source" and part != "transaction"

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from blocks.s3 import CsvDialect
-from tasks.extractors.mongodb.columns import Field
-from tasks.extractors.mongodb.document import Documents
-from tasks.extractors.mongodb.layout import Kind, documents
+from tasks.extractors.bson.columns import Field
+from tasks.extractors.bson.document import Documents
+from tasks.extractors.bson.layout import Kind, documents
 from tasks.extractors.mongodb.usual import Found, Slot, learn, locate
 from tasks.extractors.mongodb.vectors import JSON, VECTORS, Block, Flags, Numbers
 

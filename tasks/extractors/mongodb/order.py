@@ -22,7 +22,7 @@ from bson.regex import Regex
 from bson.timestamp import Timestamp
 from pydantic import JsonValue
 
-from tasks.extractors.mongodb.layout import BRACKETS
+from tasks.extractors.bson.layout import BRACKETS
 
 Condition = dict[str, Any]
 Side = Literal["above", "upto"]

@@ -12,10 +12,10 @@ from pydantic import JsonValue
 
 from blocks.errors import ConfigurationError, PositionLost
 from tasks.extractors import cuts
+from tasks.extractors.bson.columns import Field
 from tasks.extractors.contract import Partition, Plan, ReadOptions
 from tasks.extractors.durations import duration
 from tasks.extractors.mongodb.client import Server, explained
-from tasks.extractors.mongodb.columns import Field
 from tasks.extractors.mongodb.cursors import at, earlier, less, value_of
 from tasks.extractors.mongodb.order import NO_VALUES, Condition, Mark, between, bracket_of, is_nan, stored, type_of
 from tasks.extractors.mongodb.select import Select, Subject, documents

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 
 from tasks.extractors import seen
+from tasks.extractors.bson.layout import Kind, documents, end_of
 from tasks.extractors.catalog import FoundField, Nested
 from tasks.extractors.fields import FieldType
-from tasks.extractors.mongodb.layout import Kind, documents, end_of
 
 _UUID = "uuid"
 _NUMBERS = {"int32", "int64", "double", "decimal"}

@@ -11,10 +11,10 @@ from pydantic import JsonValue
 
 from blocks.errors import ConfigurationError
 from blocks.mongodb import MongoDB
+from tasks.extractors.bson.columns import Field
 from tasks.extractors.contract import Partition, Plan
 from tasks.extractors.fields import Declared
 from tasks.extractors.mongodb.client import OPTIONS, explained
-from tasks.extractors.mongodb.columns import Field
 from tasks.extractors.mongodb.order import (
     NO_VALUES,
     Condition,

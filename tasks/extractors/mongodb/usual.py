@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tasks.extractors.mongodb.document import Node
-from tasks.extractors.mongodb.layout import PREFIXED, SIZES, Kind, end_of
+from tasks.extractors.bson.document import Node
+from tasks.extractors.bson.layout import PREFIXED, SIZES, Kind, end_of
 from tasks.extractors.mongodb.vectors import Block, Flags, Numbers
 
 _MAX_FIELDS = 100

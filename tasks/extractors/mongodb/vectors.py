@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from tasks.extractors.mongodb.layout import Kind
+from tasks.extractors.bson.layout import Kind
 
 Numbers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import json
 import secrets
 import time
@@ -10,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import fastavro
 from confluent_kafka import Consumer
 
 from blocks.s3 import CsvDialect
@@ -73,6 +76,96 @@ def rows(made: list[tuple[Output, Records]], table: str) -> list[dict[str, str]]
 def json_of(field: str) -> Any:
     """What a raw field of JSON says; None where it is NULL."""
     return json.loads(field[1:-1].replace('""', '"')) if field else None
+
+
+# -- registries ---------------------------------------------------------------------------------------------------------
+
+
+def _avro(schema: dict[str, Any], name: str = "Envelope") -> Any:
+    """The Avro schema that Confluent's AvroData makes of a schema of Connect's."""
+    kinds = {"int8": "int", "int16": "int", "int32": "int", "int64": "long", "float": "float"}
+    properties: dict[str, Any] = {}
+    if schema.get("name") and schema["type"] != "struct":
+        properties["connect.name"] = schema["name"]
+    if "parameters" in schema:
+        properties["connect.parameters"] = schema["parameters"]
+    if schema["type"] in ("int8", "int16"):
+        properties["connect.type"] = schema["type"]
+    made: Any
+    if schema["type"] == "struct":
+        fields = [{"name": each["field"], "type": _avro(each, f"{name}_{each['field']}")} for each in schema["fields"]]
+        made = {"type": "record", "name": name, "fields": fields, "connect.name": schema.get("name", "")}
+    elif schema["type"] == "array":
+        made = {"type": "array", "items": _avro(schema["items"], f"{name}_item")}
+    else:
+        kind = kinds.get(schema["type"], schema["type"])
+        made = {"type": kind, **properties} if properties else kind
+        if schema.get("name", "").endswith(".Decimal"):
+            made |= {"logicalType": "decimal", "precision": 64, "scale": int(schema["parameters"]["scale"])}
+    return ["null", made] if schema.get("optional") else made
+
+
+def _as_stored(value: Any, schema: dict[str, Any]) -> Any:
+    """A payload of JSON as Avro's library takes it: bytes for base64, numbers for NaN."""
+    if value is None:
+        return None
+    if schema["type"] == "struct":
+        return {each["field"]: _as_stored(value.get(each["field"]), each) for each in schema["fields"]}
+    if schema["type"] == "array":
+        return [_as_stored(each, schema["items"]) for each in value]
+    if schema["type"] == "bytes":
+        return base64.b64decode(value)
+    return float(value) if schema["type"] in ("float", "double") else value
+
+
+class Registered:
+    """Schemas by numbers, and events as a registry's converters write them."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def number(self, text: str) -> bytes:
+        if text not in self.texts:
+            self.texts.append(text)
+        return b"\0" + self.texts.index(text).to_bytes(4, "big")
+
+    def avro(self, document: bytes | None) -> bytes | None:
+        if document is None:
+            return None
+        parts = json.loads(document)
+        # Without the logical types the library takes the bytes as they are.
+        schema = _avro(parts["schema"])
+        bare = json.loads(json.dumps(schema).replace('"logicalType"', '"logical"'))
+        out = io.BytesIO()
+        fastavro.schemaless_writer(out, fastavro.parse_schema(bare), _as_stored(parts["payload"], parts["schema"]))
+        return self.number(json.dumps(schema)) + out.getvalue()
+
+    def json(self, document: bytes | None) -> bytes | None:
+        if document is None:
+            return None
+        parts = json.loads(document)
+        return self.number(json.dumps(_json_schema(parts["schema"]))) + compact(parts["payload"])
+
+
+def _json_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """The JSON Schema that Confluent's JsonSchemaData makes of a schema of Connect's."""
+    kinds = {"struct": "object", "bytes": "string", "float": "number", "double": "number"}
+    kind = schema["type"]
+    made: dict[str, Any] = {"type": kinds.get(kind, "integer" if kind.startswith("int") else kind)}
+    if made["type"] in ("integer", "number") or kind == "bytes":
+        made["connect.type"] = {"float": "float32", "double": "float64"}.get(kind, kind)
+    if schema.get("name"):
+        made["title"] = schema["name"]
+    if "parameters" in schema:
+        made["connect.parameters"] = schema["parameters"]
+    if kind == "struct":
+        made["properties"] = {
+            each["field"]: _json_schema(each) | {"connect.index": place}
+            for place, each in reversed(list(enumerate(schema["fields"])))
+        }
+    if kind == "array":
+        made["items"] = _json_schema(schema["items"])
+    return {"oneOf": [{"type": "null"}, made]} if schema.get("optional") else made
 
 
 # -- connectors ---------------------------------------------------------------------------------------------------------

@@ -18,13 +18,13 @@ from pydantic import JsonValue
 from blocks.s3 import CsvDialect
 from tasks.extractors.contract import Output, Records
 from tasks.extractors.kafka.debezium import times
-from tasks.extractors.kafka.debezium.events import LETTERS, MESSAGES
+from tasks.extractors.kafka.debezium.events import LETTERS, PASSED_OVER
 from tasks.extractors.kafka.debezium.learning import Learning, PassedOver
 from tasks.extractors.kafka.debezium.lines import Lines
 from tasks.extractors.kafka.debezium.options import DebeziumOptions
 from tasks.extractors.kafka.debezium.positions import Deduplicator
 from tasks.extractors.kafka.debezium.readers import Reader
-from tasks.extractors.kafka.debezium.rows import Rows
+from tasks.extractors.kafka.debezium.rows import TableRows
 from tasks.extractors.kafka.debezium.stretch import MOST, NO_KEY, Stretch, all_same, decoded
 from tasks.extractors.kafka.decoding import UndecodableError
 from tasks.extractors.kafka.message import Batch, Message, batches
@@ -171,20 +171,24 @@ class DebeziumDecoder:
             self._choose(reader, stretch, at if sure else None)
         if stretch.events:
             self._keep(reader.shape.rows, stretch, *self._lines(reader, stretch, at if sure else None))
+            for what, number in reader.shape.rows.told().items():
+                self._count(what, number)
         for what, number in stretch.left_out.items():
             self._count(what, number)
         return stretch.end
 
     def _pass_over(self, stretch: Stretch, sure: int | None) -> None:
         """Take out events that are no rows, and all from the first on that is of no known kind."""
-        unknown = next((index for index, op in enumerate(stretch.ops) if op not in LETTERS and op != "m"), None)
+        known = LETTERS.keys() | PASSED_OVER.keys()
+        unknown = next((index for index, op in enumerate(stretch.ops) if op not in known), None)
         if unknown is not None:
             if stretch.places[unknown] == sure:
                 raise UndecodableError(
                     stretch.batch[sure], f"an event of op {stretch.ops[unknown]!r}, which is not known"
                 )
             stretch.cut(unknown)
-        stretch.keep([op != "m" for op in stretch.ops], MESSAGES)
+        for passed, what in PASSED_OVER.items():
+            stretch.keep([op != passed for op in stretch.ops], what)
 
     def _choose(self, reader: Reader, stretch: Stretch, sure: int | None) -> None:
         """Say of each event where it goes, and take out those of tables that are not wanted."""
@@ -227,6 +231,7 @@ class DebeziumDecoder:
         Where one of the events makes none, the stretch is cut there, or `UndecodableError` raised where it is the one that is
         sure to be of this shape.
         """
+        reader.shape.rows.told()  # of an attempt that failed
         try:
             return self._written.of(reader, stretch)
         except FAILURES as error:
@@ -238,10 +243,11 @@ class DebeziumDecoder:
                     if stretch.places[index] == sure:
                         raise UndecodableError(stretch.batch[sure], _told(own)) from own
                     stretch.cut(index)
+                    reader.shape.rows.told()
                     return self._written.of(reader, stretch) if index else ([], {})
             raise error from None
 
-    def _keep(self, rows: Rows, stretch: Stretch, lines: list[str], absent: dict[int, Sequence[str]]) -> None:
+    def _keep(self, rows: TableRows, stretch: Stretch, lines: list[str], absent: dict[int, Sequence[str]]) -> None:
         """Add the records of events that were not seen before."""
         if not lines:
             return

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from tasks.extractors.kafka.debezium.events import Flat, Source
-from tasks.extractors.kafka.debezium.readers import Decode, Shape, json_fields
+from tasks.extractors.kafka.debezium.readers import Decode, TableShape, json_fields
 
 _OF_TRANSACTION = frozenset({"id", "total_order", "data_collection_order"})
 _OF_EVENT = _OF_TRANSACTION | {"op", "deleted", "ts_ms", "ts_us", "ts_ns"}
@@ -71,7 +71,7 @@ _KINDS: dict[str, Any] = {
 
 
 def json_flat(
-    shape: Shape, fields: dict[str, str], others: Sequence[str], where: tuple[str, str], *, strict: bool
+    shape: TableShape, fields: dict[str, str], others: Sequence[str], where: tuple[str, str], *, strict: bool
 ) -> Decode:
     """Decodes flattened events. ``others``: fields that are neither columns nor looked at; ``where``: schema and table."""
     columns, rename = json_fields(shape, strict=strict)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from operator import getitem
 from typing import Any
 
 import msgspec
 
+from blocks.errors import ConfigurationError
 from blocks.s3 import CsvDialect
-from tasks.extractors.kafka.debezium import flat, origin
+from tasks.extractors.kafka.debezium import collections, flat, origin
 from tasks.extractors.kafka.debezium.avro import AvroReader
 from tasks.extractors.kafka.debezium.events import MESSAGES, OTHERS, Flat, ProbedSource, is_null, other_kind
 from tasks.extractors.kafka.debezium.framing import Frame, framed
@@ -50,7 +52,7 @@ class Learning:
     """Makes a reader for what is met, and keeps it."""
 
     def __init__(self, dialect: CsvDialect, options: DebeziumOptions) -> None:
-        self._options = options
+        self._dialect, self._options = dialect, options
         self._shapes = Shapes(dialect, options)
         self._readers: dict[Any, Reader] = {}
         self._latest: dict[tuple[str, str], Reader] = {}
@@ -116,12 +118,15 @@ class Learning:
         self, frame: Frame, key: _Key, schema: Schema, payload: memoryview, avro: AvroReader | None
     ) -> Reader:
         row = schema.field("after")
-        if row is None or row.type != "struct":
-            raise ValueError("its rows are no structs (as those of MongoDB's connector): read that source itself")
         if avro is not None:
             source = msgspec.convert(avro.read(bytes(payload))["source"], ProbedSource)
         else:
             source = _source(msgspec.json.decode(payload, type=dict[str, msgspec.Raw])["source"])
+        if source.connector == collections.CONNECTOR:
+            return self._of_collections(frame, key, avro)
+        self._refuse_fields(source.of_table)
+        if row is None or row.type != "struct":
+            raise ValueError("its rows are no structs")
         shape = self._shapes.of_schema(row.fields, source.of_table, source.connector, key.names, item=avro is not None)
         if avro is None:
             decoders, tell = json_decoders(shape, source.connector, strict=False), origin.of_json()
@@ -129,10 +134,26 @@ class Learning:
             decoders, tell = _avro_decoders(avro, key, source.connector), origin.of_items(avro.read)
         return _reader(shape, decoders, tell, frame, key, source.connector)
 
+    def _of_collections(self, frame: Frame, key: _Key, avro: AvroReader | None = None) -> Reader:
+        decoders = collections.decoders(avro, key.avro, looks_up=self._options.looks_up)
+        tell = origin.of_json() if avro is None else origin.of_items(avro.read)
+        return _reader(self._documents, decoders, tell, frame, key, collections.CONNECTOR)
+
+    @cached_property
+    def _documents(self) -> Shape:
+        return collections.shape_of(self._options.declared, self._dialect, self._options.parts)
+
+    def _refuse_fields(self, table: str) -> None:
+        if self._options.declared.fields:
+            raise ConfigurationError(
+                f"field fields: events of {table} bring their columns; only MongoDB's have none: leave fields out"
+            )
+
     def _flat(self, message: Message, frame: Frame, key: _Key, schema: Schema, avro: AvroReader | None) -> Reader:
         prefix, where = self._options.prefix, flat.where_of(message.topic)
         if schema.type != "struct":
             raise ValueError(f"its value is a {schema.type}, and not a row")
+        self._refuse_fields(".".join(filter(None, where)))
         names = [name for name, _ in schema.fields]
         added = flat.added(names, prefix)
         connector = self._options.connector or flat.connector_of(added)
@@ -186,7 +207,11 @@ class Learning:
 
     def _bare_envelope(self, message: Message, frame: Frame, key: _Key, members: Mapping[str, msgspec.Raw]) -> Reader:
         source = _source(members["source"])
+        if source.connector == collections.CONNECTOR:
+            known = (message.topic, key)
+            return self._readers.get(known) or self._kept(known, self._of_collections(frame, key))
         table = source.of_table
+        self._refuse_fields(table)
         names = self._names_in(members, table)
         if not names and (message.topic, table) in self._latest:
             return self._latest[message.topic, table]  # a table that was emptied: no row says what it is like
@@ -218,6 +243,7 @@ class Learning:
         others = [other for other in members if flat.is_added(other, prefix) and other not in added.values()]
         if not columns:
             raise ValueError("it has no columns")
+        self._refuse_fields(".".join(filter(None, where)))
         shape = self._shapes.of_names(columns, ".".join(filter(None, where)), connector, key.names)
         decode = flat.json_flat(shape, added, others, where, strict=True)
         decoders = (decode, _none, msgspec.json.Decoder(json_row(shape, strict=False)).decode)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tasks.extractors.contract import Column, Frozen
+from tasks.extractors.fields import Declared
 from tasks.extractors.kafka.debezium.forms import UNAVAILABLE, Binary
 from tasks.extractors.kafka.fields import Part
 
@@ -53,6 +54,10 @@ class DebeziumOptions:
     """Before the fields that ExtractNewRecordState adds: ``add.fields.prefix``."""
     tables_wanted: Callable[[str], bool] | None = None
     """Whether a table (``public.orders``) is read; the rest is passed over, and counted."""
+    declared: Declared = field(default_factory=Declared)
+    """The columns of MongoDB's documents, which have no schema."""
+    looks_up: bool = False
+    """Whether MongoDB's connector looks up the documents of updates, so that one without is of a document that is gone."""
     parts: tuple[Part, ...] = ()
     """What of a message becomes a column before those of the row."""
     hex_key: bool = False

@@ -30,7 +30,7 @@ import msgspec
 from pydantic import JsonValue
 
 from tasks.extractors.kafka.debezium.events import Source
-from tasks.extractors.kafka.debezium.rows import Rows
+from tasks.extractors.kafka.debezium.rows import TableRows
 from tasks.extractors.kafka.debezium.stretch import Stretch, all_same
 from tasks.extractors.kafka.message import Batch
 
@@ -120,7 +120,7 @@ class Deduplicator:
     def restore(self, copied: Any) -> None:
         self._seen = copied
 
-    def are_new(self, stretch: Stretch, rows: Rows) -> bool:
+    def are_new(self, stretch: Stretch, rows: TableRows) -> bool:
         """Whether none of these events was seen, told at once: each stands behind the one before, and the first behind the
         last that was seen. False: not known, `is_new` tells of each, and nothing has changed."""
         ops, sources = stretch.ops, stretch.sources
@@ -142,7 +142,7 @@ class Deduplicator:
             seen.servers |= servers
         return True
 
-    def is_new(self, batch: Batch, key: bytes | None, event: Any, committed: int, rows: Rows) -> bool:
+    def is_new(self, batch: Batch, key: bytes | None, event: Any, committed: int, rows: TableRows) -> bool:
         """Whether the event was not seen. ``committed``: microseconds since 1970; ``rows``: what has the event's row."""
         source = event.source
         place = source_order(source, event.op)
@@ -170,7 +170,7 @@ _NONE: frozenset[str] = frozenset()
 _NO_SERVERS = frozenset({0})
 
 
-def _own(key: bytes | None, event: Any, rows: Rows) -> bytes | None:
+def _own(key: bytes | None, event: Any, rows: TableRows) -> bytes | None:
     """What tells events at one place apart. That of a table that was emptied has no key, and there is one for each table. Of
     rows that one COPY wrote several may have one key, where it is not the table's own (``message.key.columns``)."""
     if key is None:

@@ -20,7 +20,7 @@ from tasks.extractors.kafka.debezium.events import Source
 from tasks.extractors.kafka.debezium.forms import Form, Writing, form
 from tasks.extractors.kafka.debezium.options import DebeziumOptions
 from tasks.extractors.kafka.debezium.origin import Tell
-from tasks.extractors.kafka.debezium.rows import RowColumn, Rows
+from tasks.extractors.kafka.debezium.rows import RowColumn, Rows, TableRows
 from tasks.extractors.kafka.debezium.schemas import ANY, Schema
 from tasks.extractors.kafka.debezium.types import SourceType, of_hints, of_text
 from tasks.extractors.kafka.fields import COLUMNS
@@ -32,9 +32,16 @@ Decode = Callable[[Any], Any]
 class Shape:
     """The columns of a table at some time, and how they are written."""
 
-    rows: Rows
+    rows: TableRows
     columns: tuple[Column, ...]
     """Those of the message's parts first."""
+
+
+@dataclass(frozen=True, eq=False)
+class TableShape(Shape):
+    """Of rows whose columns the events bring."""
+
+    rows: Rows
 
 
 @dataclass(eq=False)
@@ -94,11 +101,11 @@ class Shapes:
         keys: Sequence[str],
         *,
         item: bool = False,
-    ) -> Shape:
+    ) -> TableShape:
         """The shape of rows that carry a schema; ``item``: they are dicts."""
         return self._made(fields, table, connector, keys, item=item)
 
-    def of_names(self, names: Sequence[str], table: str, connector: str, keys: Sequence[str]) -> Shape:
+    def of_names(self, names: Sequence[str], table: str, connector: str, keys: Sequence[str]) -> TableShape:
         """The shape of rows without a schema: types are those that were given."""
         mysql = connector in ("mysql", "mariadb")
         given = self._given(table)
@@ -124,7 +131,7 @@ class Shapes:
         keys: Sequence[str],
         *,
         item: bool = False,
-    ) -> Shape:
+    ) -> TableShape:
         writing = Writing(self._dialect, connector, self._options.modes.binary, self._options.unavailable)
         given, postgres = self._given(table), not writing.is_mysql
         row_columns, columns = [], []
@@ -145,7 +152,7 @@ class Shapes:
             raise ConfigurationError(
                 f"field parts: {table} has a column {', '.join(sorted(taken))} of its own; leave that part of the message out"
             )
-        return Shape(rows, (*parts, *columns))
+        return TableShape(rows, (*parts, *columns))
 
 
 def _default(schema: Schema, known: Form) -> Any:
@@ -174,7 +181,7 @@ def _shown(schema: Schema, source: SourceType | None) -> str:
 # -- JSON ---------------------------------------------------------------------------------------------------------------
 
 
-def json_fields(shape: Shape, *, strict: bool) -> tuple[list[Any], dict[str, str]]:
+def json_fields(shape: TableShape, *, strict: bool) -> tuple[list[Any], dict[str, str]]:
     """The fields ``c0``, ``c1``, … of a row's type, and their names in JSON; ``strict``: none may be missing."""
     fields: list[Any] = []
     for place, column in enumerate(shape.rows.columns):
@@ -185,7 +192,7 @@ def json_fields(shape: Shape, *, strict: bool) -> tuple[list[Any], dict[str, str
     return fields, {f"c{place}": column.name for place, column in enumerate(shape.rows.columns)}
 
 
-def json_row(shape: Shape, *, strict: bool) -> type[msgspec.Struct]:
+def json_row(shape: TableShape, *, strict: bool) -> type[msgspec.Struct]:
     """The type of a row; ``strict``: other names, and missing ones, are refused."""
     fields, rename = json_fields(shape, strict=strict)
     return msgspec.defstruct("Row", fields, rename=rename, forbid_unknown_fields=strict, gc=False)
@@ -193,11 +200,17 @@ def json_row(shape: Shape, *, strict: bool) -> type[msgspec.Struct]:
 
 _POSTGRES_FIELDS = ("name", "schema", "table", "ts_ms", "ts_us", "lsn", "sequence")
 _MYSQL_FIELDS = ("name", "db", "table", "ts_ms", "ts_us", "file", "pos", "row", "server_id")
+_MONGODB_FIELDS = ("name", "db", "table", "ts_ms", "ts_us")
 
 
 def narrow(connector: str) -> type[Source]:
     """The fields of a source that are looked at."""
-    names = {"postgresql": _POSTGRES_FIELDS, "mysql": _MYSQL_FIELDS, "mariadb": _MYSQL_FIELDS}.get(connector)
+    names = {
+        "postgresql": _POSTGRES_FIELDS,
+        "mysql": _MYSQL_FIELDS,
+        "mariadb": _MYSQL_FIELDS,
+        "mongodb": _MONGODB_FIELDS,
+    }.get(connector)
     if names is None:
         return Source
     hints = Source.__annotations__
@@ -205,11 +218,14 @@ def narrow(connector: str) -> type[Source]:
     kinds = {"int | None": int | None, "str | None": str | None, "str": str}
     fields = [(name, kinds[hints[name]], defaults.get(name)) for name in names]
     rest = {name: None for name in hints if name not in names}
+    rename = {"table": "collection"} if connector == "mongodb" else None
     # What is left out is there all the same, as None, for who asks any source.
-    return msgspec.defstruct(f"{connector}Source", fields, namespace={**rest, "of_table": Source.of_table}, gc=False)  # type: ignore[return-value]
+    return msgspec.defstruct(  # type: ignore[return-value]
+        f"{connector}Source", fields, namespace={**rest, "of_table": Source.of_table}, rename=rename, gc=False
+    )
 
 
-def json_decoders(shape: Shape, connector: str, *, strict: bool) -> tuple[Decode, Decode, Decode]:
+def json_decoders(shape: TableShape, connector: str, *, strict: bool) -> tuple[Decode, Decode, Decode]:
     """Those of an event, of a ``before``, and of a key."""
     row = json_row(shape, strict=strict)
     envelope = msgspec.defstruct(

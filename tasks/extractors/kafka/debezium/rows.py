@@ -6,9 +6,10 @@ for a value that is not there, is asked once of them all.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -30,8 +31,59 @@ class RowColumn:
     """What is filled in for a value that is not known, decoded; None: nothing."""
 
 
+class Named(Protocol):
+    """A column, as far as others than its rows ask."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def key(self) -> bool: ...
+
+
+class TableRows(Protocol):
+    """Writes the rows of one shape."""
+
+    empty: str
+    """The fields of no row, each behind a comma."""
+
+    @property
+    def columns(self) -> Sequence[Named]:
+        """What is written, in its order."""
+        ...
+
+    @property
+    def values(self) -> Callable[[Sequence[Any]], Columns]:
+        """Rows → their decoded values, …"""
+        ...
+
+    @property
+    def fields(self) -> Callable[[Columns], list[list[str]]]:
+        """… and those → their fields: a list for each column, or for several with their commas."""
+        ...
+
+    def lacking(self, columns: Sequence[Sequence[Any]], /) -> set[int]:
+        """Which of the rows lack a value; given what `values` has made of them."""
+        ...
+
+    def careful(self, row: Any) -> tuple[str, tuple[str, ...]]:
+        """The fields of a row of which some values may not be there, each behind a comma, and the names of those."""
+        ...
+
+    def partial(self, row: Any, absent: frozenset[str]) -> str:
+        """The fields, each behind a comma, without some of the columns."""
+        ...
+
+    def key_only(self, row: Any, /) -> bool:
+        """Whether a row holds nothing but its key."""
+        ...
+
+    def told(self) -> Counter[str]:
+        """What a person should know of the rows that were written since the last call."""
+        ...
+
+
 class Rows:
-    """Writes the rows of one shape.
+    """See `TableRows`. Of rows whose columns the events bring.
 
     ``item``: rows are dicts (Avro), and not structs with ``c0``, ``c1``, … in the order of the columns.
     """
@@ -45,13 +97,16 @@ class Rows:
         self.values, self.fields = self._compiled()
         """Rows → their decoded values; and those → their fields: a list for each column."""
         self.empty = f",{null}" * len(self.columns)
-        """Those of no row, each behind a comma."""
 
     def quoted(self, text: str) -> str:
         """A text as it stands in a record: in quotes where COPY would put it in quotes."""
         if "," in text or '"' in text or "\n" in text or "\r" in text or text == self.null:
             return '"' + text.replace('"', '""') + '"'
         return text
+
+    def told(self) -> Counter[str]:
+        """See `TableRows`. Nothing: their values are of their types."""
+        return Counter()
 
     def value(self, row: Any, place: int) -> Any:
         """The decoded value of a column."""

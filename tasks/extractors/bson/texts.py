@@ -13,7 +13,7 @@ from math import isfinite, isnan
 
 from bson.decimal128 import Decimal128
 
-from tasks.extractors.mongodb.layout import Kind, double, end_of, int32, int64, timestamp
+from tasks.extractors.bson.layout import Kind, double, end_of, int32, int64, timestamp
 
 _DAY = 86_400_000
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from blocks.errors import ConfigurationError
 from blocks.s3 import CsvDialect
+from tasks.extractors.bson.columns import Convert, Field, Writer
+from tasks.extractors.bson.layout import Kind, documents, end_of
+from tasks.extractors.bson.texts import Texts
 from tasks.extractors.fields import Declared
-from tasks.extractors.mongodb.columns import Convert, Field, Writer
-from tasks.extractors.mongodb.layout import Kind, documents, end_of
-from tasks.extractors.mongodb.texts import Texts
 
 _MAX_NAMES = 100
 """So many names of fields that were dropped are counted apart."""
@@ -69,13 +69,17 @@ class Documents:
 
     def row(self, data: bytes, at: int, end: int) -> str:
         """The record of one document."""
+        return ",".join(self.texts(data, at, end)) + "\n"
+
+    def texts(self, data: bytes, at: int, end: int) -> list[str]:
+        """The fields of one document, in the order of the columns."""
         texts, others = self._blank.copy(), _Others(self.extra.kept)
         self._walk(data, at, end, self.root, texts, others)
         if others.names:
             self._tell(others.names)
         if others.members and self.extra.at is not None:
             texts[self.extra.at] = self.writer.quoted(f"{{{','.join(others.members)}}}")
-        return ",".join([self.missing[n] if text is None else text for n, text in enumerate(texts)]) + "\n"
+        return [self.missing[n] if text is None else text for n, text in enumerate(texts)]
 
     def _wanted(self, path: Sequence[bytes]) -> Node:
         node = self.root

@@ -12,10 +12,10 @@ from pydantic import JsonValue
 
 from blocks.errors import ConfigurationError
 from blocks.s3 import CsvDialect
+from tasks.extractors.bson.layout import Kind, double, int64
+from tasks.extractors.bson.texts import Texts, date, instant, payload, uuid
 from tasks.extractors.contract import Column
 from tasks.extractors.fields import EXTRA_COLUMN, Declared, DeclaredColumn, FieldType
-from tasks.extractors.mongodb.layout import Kind, double, int64
-from tasks.extractors.mongodb.texts import Texts, date, instant, payload, uuid
 
 NULLS = (Kind.NULL, Kind.UNDEFINED)
 ANY = "any"

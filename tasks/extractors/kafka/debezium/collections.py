@@ -1,0 +1,133 @@
+"""Events of MongoDB's connector: documents in Extended JSON, whose columns are those that the stream declares.
+
+They become BSON first, and are then written by what writes collections that are read directly: the same value, the same bytes.
+
+https://debezium.io/documentation/reference/stable/connectors/mongodb.html#mongodb-events
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from blocks.errors import ConfigurationError
+from blocks.s3 import CsvDialect
+from tasks.extractors.bson.columns import fields_of
+from tasks.extractors.bson.document import Documents
+from tasks.extractors.bson.extended import document, parsed
+from tasks.extractors.contract import Column
+from tasks.extractors.fields import Declared
+from tasks.extractors.kafka.debezium.avro import AvroReader
+from tasks.extractors.kafka.debezium.events import GONE, Flat, Source
+from tasks.extractors.kafka.debezium.readers import Decode, Shape, narrow
+from tasks.extractors.kafka.debezium.rows import Columns
+from tasks.extractors.kafka.fields import COLUMNS, Part
+
+CONNECTOR = "mongodb"
+
+
+class DocumentRows:
+    """See `TableRows`. A row is a document in BSON."""
+
+    def __init__(self, declared: Declared, dialect: CsvDialect) -> None:
+        fields = fields_of(declared)
+        self.columns: tuple[Column, ...] = tuple(field.column for field in fields)
+        self._made = Documents(fields, declared, dialect, canonical=False)
+        self._null = dialect.null
+        self.empty = f",{self._null}" * len(fields)
+
+    def values(self, rows: Sequence[bytes]) -> Columns:
+        """As they are: a document's fields are written in one go."""
+        return [list(rows)]
+
+    def fields(self, columns: Columns) -> list[list[str]]:
+        """One field, which is all of them with their commas."""
+        return [[",".join(self._texts(row)) for row in columns[0]]]
+
+    def lacking(self, _columns: Sequence[Sequence[Any]]) -> set[int]:
+        """None: documents are whole."""
+        return set()
+
+    def careful(self, row: bytes) -> tuple[str, tuple[str, ...]]:
+        """See `TableRows`."""
+        return self.partial(row, frozenset()), ()
+
+    def partial(self, row: bytes, absent: frozenset[str]) -> str:
+        """See `TableRows`."""
+        named = zip(self.columns, self._texts(row), strict=True)
+        return "".join([f",{self._null if column.name in absent else text}" for column, text in named])
+
+    def key_only(self, _row: bytes) -> bool:
+        """See `TableRows`. A document from before its deletion is whole."""
+        return False
+
+    def told(self) -> Counter[str]:
+        """See `TableRows`."""
+        counted = self._made.writer.counted
+        found = counted.copy()
+        counted.clear()
+        return found
+
+    def _texts(self, row: bytes) -> list[str]:
+        try:
+            return self._made.texts(row, 0, len(row))
+        except ConfigurationError as error:  # which may go to the dead letters
+            raise ValueError(f"{error}") from error
+
+
+def shape_of(declared: Declared, dialect: CsvDialect, parts: Sequence[Part]) -> Shape:
+    """The columns of every collection."""
+    rows = DocumentRows(declared, dialect)
+    return Shape(rows, (*(COLUMNS[part] for part in parts), *rows.columns))
+
+
+def decoders(avro: AvroReader | None, key: AvroReader | None, *, looks_up: bool) -> tuple[Decode, Decode, Decode]:
+    """Those of an event, of a ``before``, and of a key. ``looks_up``: whether an update without its document is of one that was
+    gone when the connector looked it up."""
+    kind = narrow(CONNECTOR)
+    envelope = msgspec.defstruct(
+        "Envelope",
+        [("op", str), ("source", kind), ("before", str | None, None), ("after", str | None, None)],
+        gc=False,
+    )
+    decode: Decode = msgspec.json.Decoder(envelope).decode if avro is None else _of_avro(avro, kind)
+    of_key: Decode = (
+        msgspec.json.Decoder(_Key).decode if key is None else lambda payload: _Key(key.read(bytes(payload))["id"])
+    )
+
+    def event(payload: Any) -> Any:
+        found = decode(payload)
+        if found.after is not None:
+            found.after = document(parsed(found.after))
+        elif found.op == "u":
+            if not looks_up:
+                raise ValueError(
+                    "an update without its document (`after` is null): the connector's capture.mode has to be "
+                    "change_streams_update_full; where it is, the document was deleted before the connector looked it up: set "
+                    "debezium.updates_without_document to pass-over"
+                )
+            found.op = GONE
+        return found
+
+    return (
+        event,
+        lambda found: None if found.before is None else document(parsed(found.before)),
+        lambda payload: document({"_id": parsed(of_key(payload).id)}),
+    )
+
+
+class _Key(msgspec.Struct):
+    id: str
+    """The ``_id`` in relaxed Extended JSON."""
+
+
+def _of_avro(avro: AvroReader, kind: type[Source]) -> Decode:
+    def decode(payload: Any) -> Flat:
+        found = avro.read(bytes(payload))
+        source = msgspec.convert(found["source"], kind)
+        return Flat(op=found["op"], source=source, after=found["after"], before=found["before"])
+
+    return decode

@@ -84,15 +84,6 @@ class DebeziumShop(Shop):
         }
         return {"stream": self.name, "source": source, "to": f"s3-destination/{self.name}"}
 
-    async def counted(self) -> dict[str, int]:
-        """What was counted in all commits."""
-        found: dict[str, int] = {}
-        for commit in await self.commits():
-            for entry in commit.entries:
-                for what, times in entry.counted.items():
-                    found[what] = found.get(what, 0) + times
-        return found
-
     async def tables(self) -> dict[str, list[Row]]:
         """The tables as our own full read brings them."""
         found = {}

@@ -160,6 +160,15 @@ class Shop:
             rows.sort(key=lambda row: row["_position"])
         return found
 
+    async def counted(self) -> dict[str, int]:
+        """What was counted in all commits."""
+        found: dict[str, int] = {}
+        for commit in await self.commits():
+            for entry in commit.entries:
+                for what, times in entry.counted.items():
+                    found[what] = found.get(what, 0) + times
+        return found
+
     async def committed_ids(self, commits: list[Commit] | None = None) -> list[int]:
         """The ids in all committed files, sorted; duplicates stay."""
         rows = await self.committed_rows(await self.commits() if commits is None else commits)

@@ -10,7 +10,9 @@ import json
 import struct
 from base64 import b64decode
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -44,19 +46,24 @@ def document(value: Any) -> bytes:
 
 
 def _document(members: Mapping[str, Any]) -> bytes:
-    return _framed([_element(name, value) for name, value in members.items()])
+    parts: list[bytes] = []
+    for name, value in members.items():
+        # What most values are, without a call for each.
+        if type(value) is str:
+            raw = value.encode()
+            parts += (b"\2", _name(name), _int32(len(raw) + 1), raw, b"\0")
+        else:
+            kind, data = _VALUES[type(value)](value)
+            parts += (_BYTES[kind], _name(name), data)
+    return _framed(parts)
 
 
-def _framed(elements: list[bytes]) -> bytes:
-    body = b"".join(elements)
+def _framed(parts: list[bytes]) -> bytes:
+    body = b"".join(parts)
     return _int32(len(body) + 5) + body + b"\0"
 
 
-def _element(name: str, value: Any) -> bytes:
-    kind, data = _VALUES[type(value)](value)
-    return bytes((kind,)) + _name(name) + data
-
-
+@lru_cache(maxsize=4096)
 def _name(text: str) -> bytes:
     if "\0" in text:
         raise ValueError(f"BSON has no names such as {text!r}")
@@ -67,6 +74,8 @@ def _text(text: str) -> bytes:
     raw = text.encode()
     return _int32(len(raw) + 1) + raw + b"\0"
 
+
+_BYTES = [bytes((kind,)) for kind in range(256)]
 
 Made = tuple[int, bytes]
 """The kind of a value, and its bytes."""
@@ -80,17 +89,13 @@ def _number(value: int) -> Made:
 
 
 def _array(values: list[Any]) -> Made:
-    return Kind.ARRAY, _framed([_element(str(place), value) for place, value in enumerate(values)])
+    return Kind.ARRAY, _document({str(place): value for place, value in enumerate(values)})
 
 
 def _members(members: dict[str, Any]) -> Made:
-    for name in members:
-        if name[:1] == "$" and (read := _MARKED.get(frozenset(members))) is not None:
-            try:
-                return read(members)
-            except (ValueError, TypeError, LookupError, ArithmeticError, struct.error):
-                break  # somebody's own field, which looks like a type
-        break
+    if (read := _MARKED.get(tuple(members))) is not None:
+        with suppress(ValueError, TypeError, LookupError, ArithmeticError, AttributeError, struct.error):
+            return read(members)  # unless it is somebody's own field, which only looks like a type
     return Kind.DOCUMENT, _document(members)
 
 
@@ -160,8 +165,8 @@ def _pointer(members: Mapping[str, Any]) -> Made:
     return Kind.DBPOINTER, _text(given["$ref"]) + _objectid(given["$id"]["$oid"])
 
 
-_MARKED: dict[frozenset[str], Callable[[Mapping[str, Any]], Made]] = {
-    frozenset(names): read
+_MARKED: dict[tuple[str, ...], Callable[[Mapping[str, Any]], Made]] = {
+    marks: read
     for names, read in (
         (("$oid",), lambda members: (Kind.OBJECTID, _objectid(members["$oid"]))),
         (("$numberInt",), lambda members: (Kind.INT32, _int32(int(members["$numberInt"])))),
@@ -183,4 +188,6 @@ _MARKED: dict[frozenset[str], Callable[[Mapping[str, Any]], Made]] = {
         (("$minKey",), lambda _members: (Kind.MINKEY, b"")),
         (("$maxKey",), lambda _members: (Kind.MAXKEY, b"")),
     )
+    for marks in (names, names[::-1])
 }
+"""By the names that they have, in whatever order."""

@@ -1,1 +1,1 @@
-"""MongoDB collections: BSON batches become CSV without a Python object for a document."""
+"""MongoDB collections: what is read of them, in which slices, and where a read goes on; BSON becomes CSV in `bson`."""

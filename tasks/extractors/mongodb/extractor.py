@@ -18,11 +18,11 @@ from pydantic import JsonValue
 
 from blocks.errors import SnapshotLost
 from tasks.extractors import columns
+from tasks.extractors.bson.batches import Batches
 from tasks.extractors.bson.columns import Field, fields_of
 from tasks.extractors.bson.document import Documents
 from tasks.extractors.contract import NOT_ASKED, Partition, Plan, Read, ReadOptions, Write
 from tasks.extractors.fields import Declared
-from tasks.extractors.mongodb.batches import Batches
 from tasks.extractors.mongodb.client import SNAPSHOT_GONE, Server, explained, opened, server_of
 from tasks.extractors.mongodb.planner import Planner
 from tasks.extractors.mongodb.select import Select, Subject, documents

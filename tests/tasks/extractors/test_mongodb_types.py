@@ -32,10 +32,10 @@ from hypothesis import strategies as st
 
 from blocks.errors import ConfigurationError
 from blocks.s3 import CsvDialect
+from tasks.extractors.bson.batches import Batches
 from tasks.extractors.bson.columns import fields_of, parsed
 from tasks.extractors.bson.document import Documents
 from tasks.extractors.fields import Declared, DeclaredColumn
-from tasks.extractors.mongodb.batches import Batches
 
 OID = ObjectId("65a1b2c3d4e5f60718293a4b")
 UUID = uuid.UUID("12345678-1234-5678-1234-567812345678")

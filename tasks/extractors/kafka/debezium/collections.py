@@ -8,13 +8,15 @@ https://debezium.io/documentation/reference/stable/connectors/mongodb.html#mongo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
 from blocks.errors import ConfigurationError
 from blocks.s3 import CsvDialect
+from tasks.extractors.bson.batches import Batches
 from tasks.extractors.bson.columns import fields_of
 from tasks.extractors.bson.document import Documents
 from tasks.extractors.bson.extended import document, parsed
@@ -36,6 +38,7 @@ class DocumentRows:
         fields = fields_of(declared)
         self.columns: tuple[Column, ...] = tuple(field.column for field in fields)
         self._made = Documents(fields, declared, dialect, canonical=False)
+        self._many = Batches(self._made, fields, dialect)
         self._null = dialect.null
         self.empty = f",{self._null}" * len(fields)
 
@@ -45,7 +48,8 @@ class DocumentRows:
 
     def fields(self, columns: Columns) -> list[list[str]]:
         """One field, which is all of them with their commas."""
-        return [[",".join(self._texts(row)) for row in columns[0]]]
+        with _told_as_data():
+            return [self._many.lines(b"".join(columns[0]))]
 
     def lacking(self, _columns: Sequence[Sequence[Any]]) -> set[int]:
         """None: documents are whole."""
@@ -72,10 +76,17 @@ class DocumentRows:
         return found
 
     def _texts(self, row: bytes) -> list[str]:
-        try:
+        with _told_as_data():
             return self._made.texts(row, 0, len(row))
-        except ConfigurationError as error:  # which may go to the dead letters
-            raise ValueError(f"{error}") from error
+
+
+@contextmanager
+def _told_as_data() -> Iterator[None]:
+    """What a document has that the stream refuses is an error of its message, which may go to the dead letters."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ValueError(f"{error}") from error
 
 
 def shape_of(declared: Declared, dialect: CsvDialect, parts: Sequence[Part]) -> Shape:

@@ -8,7 +8,7 @@ import numpy as np
 
 from tasks.extractors.bson.document import Node
 from tasks.extractors.bson.layout import PREFIXED, SIZES, Kind, end_of
-from tasks.extractors.mongodb.vectors import Block, Flags, Numbers
+from tasks.extractors.bson.vectors import Block, Flags, Numbers
 
 _MAX_FIELDS = 100
 _UNKNOWN = -1

@@ -14,8 +14,8 @@ from blocks.s3 import CsvDialect
 from tasks.extractors.bson.columns import Field
 from tasks.extractors.bson.document import Documents
 from tasks.extractors.bson.layout import Kind, documents
-from tasks.extractors.mongodb.usual import Found, Slot, learn, locate
-from tasks.extractors.mongodb.vectors import JSON, VECTORS, Block, Flags, Numbers
+from tasks.extractors.bson.usual import Found, Slot, learn, locate
+from tasks.extractors.bson.vectors import JSON, VECTORS, Block, Flags, Numbers
 
 _FEW = 32
 """So few documents are not worth the arrays."""
@@ -35,8 +35,24 @@ class Batches:
     def csv(self, data: bytes) -> tuple[bytes, int]:
         """The records of a batch, and how many they are."""
         places = documents(data)
-        if len(places) < _FEW:
+        lines = self._viewed(data, places)
+        if lines is None:
             return self._each.csv(data)
+        lines.append("")
+        return "\n".join(lines).encode("latin-1"), len(places)
+
+    def lines(self, data: bytes) -> list[str]:
+        """The records of a batch, without their line ends."""
+        places = documents(data)
+        lines = self._viewed(data, places)
+        if lines is None:
+            return [",".join(self._each.texts(data, *place)) for place in places]
+        return [line if line.isascii() else line.encode("latin-1").decode() for line in lines]
+
+    def _viewed(self, data: bytes, places: list[tuple[int, int]]) -> list[str] | None:
+        """The records as strings whose characters are their bytes; None where each document has to be looked at."""
+        if len(places) < _FEW:
+            return None
         if not self._learned:
             self._learn(data, places[:: max(1, len(places) // _SAMPLES)])
         writer = self._each.writer
@@ -51,9 +67,8 @@ class Batches:
         if not _is_utf8(lines) or (self._each.extra.kept and writer.nulled != nulled):
             counted.clear()
             counted.update(before)
-            return self._each.csv(data)
-        lines.append("")
-        return "\n".join(lines).encode("latin-1"), len(places)
+            return None
+        return lines
 
     def _with_odd(self, data: bytes, places: list[tuple[int, int]], lines: list[str], sound: Flags) -> list[str]:
         usual = iter(lines)

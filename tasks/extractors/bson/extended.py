@@ -10,7 +10,6 @@ import json
 import struct
 from base64 import b64decode
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -25,6 +24,7 @@ _int32 = struct.Struct("<i").pack
 _int64 = struct.Struct("<q").pack
 _double = struct.Struct("<d").pack
 _pair = struct.Struct("<II").pack
+_words = struct.Struct("<QQ").pack
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -94,8 +94,10 @@ def _array(values: list[Any]) -> Made:
 
 def _members(members: dict[str, Any]) -> Made:
     if (read := _MARKED.get(tuple(members))) is not None:
-        with suppress(ValueError, TypeError, LookupError, ArithmeticError, AttributeError, struct.error):
-            return read(members)  # unless it is somebody's own field, which only looks like a type
+        try:
+            return read(members)
+        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, struct.error):
+            pass  # somebody's own field, which only looks like a type
     return Kind.DOCUMENT, _document(members)
 
 
@@ -138,6 +140,17 @@ def _uuid(members: Mapping[str, Any]) -> Made:
     return Kind.BINARY, _int32(len(raw)) + b"\4" + raw
 
 
+def _decimal(text: str) -> bytes:
+    """https://github.com/mongodb/specifications/blob/master/source/bson-decimal128/decimal128.md"""
+    whole, _, rest = text.removeprefix("-").partition(".")
+    digits = whole + rest
+    if not (digits.isdigit() and digits.isascii() and len(digits) <= 34):
+        return Decimal128(text).bid  # with an exponent, no number, or none at all
+    number = int(digits)
+    high = (text[0] == "-") << 63 | (6176 - len(rest)) << 49 | number >> 64
+    return _words(number & 0xFFFF_FFFF_FFFF_FFFF, high)
+
+
 def _objectid(text: str) -> bytes:
     raw = bytes.fromhex(text)
     if len(raw) != 12:
@@ -172,7 +185,7 @@ _MARKED: dict[tuple[str, ...], Callable[[Mapping[str, Any]], Made]] = {
         (("$numberInt",), lambda members: (Kind.INT32, _int32(int(members["$numberInt"])))),
         (("$numberLong",), lambda members: (Kind.INT64, _int64(int(members["$numberLong"])))),
         (("$numberDouble",), lambda members: (Kind.DOUBLE, _double(float(members["$numberDouble"])))),
-        (("$numberDecimal",), lambda members: (Kind.DECIMAL, Decimal128(members["$numberDecimal"]).bid)),
+        (("$numberDecimal",), lambda members: (Kind.DECIMAL, _decimal(members["$numberDecimal"]))),
         (("$date",), _date),
         (("$binary",), _bytes),
         (("$binary", "$type"), _bytes),

@@ -95,6 +95,20 @@ def test_the_old_strict_form(text: str, value: Any) -> None:
     assert document(parsed(f'{{"a": {text}}}')) == bson.encode({"a": value})
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["0", "-0", "0.00", "1.50", "-12.345", "9" * 34, "-0." + "0" * 32 + "1", "123456789012345678901234567890.1234", "1E+3",
+     "9.999E-6100", "NaN", "-NaN", "Infinity", "-Infinity", "12345678901234567890123456789012345E+1"],
+)  # fmt: skip
+def test_decimals(text: str) -> None:
+    """The bits that pymongo makes of the text."""
+    try:
+        expected = bson.encode({"a": Decimal128(text)})
+    except ArithmeticError:  # of more digits than there are
+        expected = bson.encode({"a": {"$numberDecimal": text}})
+    assert document(parsed(f'{{"a": {{"$numberDecimal": "{text}"}}}}')) == expected
+
+
 def test_bare_nan() -> None:
     """The strict form writes what JSON does not have."""
     made = bson.decode(document(parsed('{"a": NaN, "b": [Infinity]}')))

@@ -183,7 +183,8 @@ class Writer:
             case "delete":
                 await collection.delete_one({"_id": one})
             case "many":
-                await collection.update_many(mine, {"$inc": {"counter": 1}, "$push": {"tags": Int64(self.written)}})
+                tags = [Int64(random.randint(0, 1 << 40)) for _ in range(random.randint(0, 5))]
+                await collection.update_many(mine, {"$inc": {"counter": 1}, "$set": {"tags": tags}})
             case "short":  # gone before anybody looks
                 id_ = self._new()
                 await collection.insert_one(self._document(id_))

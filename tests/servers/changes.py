@@ -32,6 +32,9 @@ _WRITES = ("insert", "update", "delete", "findAndModify", "findandmodify")
 _WAIT = 0.5
 """Seconds that a cursor without events waits for some, unless its client says otherwise."""
 
+_BATCH = 1 << 20
+"""Bytes, about."""
+
 Document = Mapping[str, Any]
 
 
@@ -188,8 +191,8 @@ class ReplicaSet(Proxy):
                 kind, description = ("replace", None) if whole else ("update", _described(old, new))
                 events.append(self._event(database, collection, kind, new, document=new, description=description))
         if events:
+            self._log += events  # at once: a token that is given out is not behind what is not in the log
             async with self._grown:
-                self._log += events
                 self._grown.notify_all()
         return answer
 
@@ -235,9 +238,11 @@ class ReplicaSet(Proxy):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait), self._grown:
                     await self._grown.wait_for(lambda: len(self._log) > cursor.place)
-        events, cursor.place = self._log[cursor.place :], len(self._log)
-        batch = []
-        for event in events:
+        batch: list[dict[str, Any]] = []
+        size = 0
+        while cursor.place < len(self._log) and size < _BATCH:
+            event = self._log[cursor.place]
+            cursor.place += 1
             looked_up = None
             if cursor.looks_up and event.kind == "update":
                 await asyncio.sleep(self.updates_wait)
@@ -246,8 +251,10 @@ class ReplicaSet(Proxy):
             told = event.told(looked_up)
             if _within(cursor.scope, event) and all(_matches(told, condition) for condition in cursor.matches):
                 batch.append(told)
+                size += 1000 + (len(event.document.raw) if event.document is not None else 0)
+        at = self._last if cursor.place == len(self._log) else self._log[cursor.place - 1].at
         return {
-            "cursor": {"id": number, "ns": namespace, name: batch, "postBatchResumeToken": _token(self._last)},
+            "cursor": {"id": number, "ns": namespace, name: batch, "postBatchResumeToken": _token(at)},
             "operationTime": self._last,
             "ok": 1.0,
         }

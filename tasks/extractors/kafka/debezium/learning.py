@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from operator import getitem
@@ -18,6 +18,7 @@ from tasks.extractors.kafka.debezium.avro import AvroReader
 from tasks.extractors.kafka.debezium.events import MESSAGES, OTHERS, Flat, ProbedSource, is_null, other_kind
 from tasks.extractors.kafka.debezium.framing import Frame, framed
 from tasks.extractors.kafka.debezium.json_schema import of_json_schema
+from tasks.extractors.kafka.debezium.keys import Key, key_of
 from tasks.extractors.kafka.debezium.options import DebeziumOptions
 from tasks.extractors.kafka.debezium.readers import Decode, Reader, Shape, Shapes, json_decoders, json_row, narrow
 from tasks.extractors.kafka.debezium.schemas import Schema, of_connect
@@ -26,26 +27,12 @@ from tasks.extractors.kafka.message import Message
 _MOST_READERS = 1024
 """A compiled function and some types each."""
 
-_PHYSICAL_TABLE = "__dbz__physicalTableIdentifier"
-"""What ByLogicalTableRouter adds to a key."""
-
 
 @dataclass(frozen=True)
 class PassedOver:
     """A message that is no row of a table."""
 
     reason: str
-
-
-@dataclass(frozen=True)
-class _Key:
-    """How the keys of a shape lie."""
-
-    names: tuple[str, ...] = ()
-    start: bytes | None = None
-    size: int = 0
-    end: int = 0
-    avro: AvroReader | None = None
 
 
 class Learning:
@@ -63,7 +50,7 @@ class Learning:
         """What decodes this message, and those like it."""
         value = message.value
         assert value is not None  # noqa: S101 - tombstones are of the shape before
-        frame, key = framed(value), self._key(message.key)
+        frame, key = framed(value), key_of(message.key, self._registered)
         if frame.kind == "schema":
             return self._with_schema(message, frame, key, of_connect(frame.document))
         if frame.kind == "registry":
@@ -76,28 +63,10 @@ class Learning:
         self._readers[name] = reader
         return reader
 
-    # -- keys -----------------------------------------------------------------------------------------------------------
-
-    def _key(self, key: bytes | None) -> _Key:
-        if key is None:
-            return _Key()
-        frame = framed(key)
-        if frame.kind == "schema":
-            names = [name for name, _ in of_connect(frame.document).fields]
-            return _Key(_columns(names), frame.start, len(frame.start), 1)
-        if frame.kind == "registry":
-            schema, avro = self._registered(frame.number)
-            return _Key(_columns([name for name, _ in schema.fields]), frame.start, len(frame.start), 0, avro)
-        try:
-            names = list(msgspec.json.decode(key, type=dict[str, msgspec.Raw]))
-        except msgspec.DecodeError:
-            return _Key(start=b"")  # another converter's: it names no columns
-        return _Key(_columns(names), msgspec.json.encode(dict.fromkeys(names[:1], 0)).rstrip(b"0}"))
-
     # -- messages with a schema -------------------------------------------------------------------------------------------
 
     def _with_schema(
-        self, message: Message, frame: Frame, key: _Key, schema: Schema, avro: AvroReader | None = None
+        self, message: Message, frame: Frame, key: Key, schema: Schema, avro: AvroReader | None = None
     ) -> Reader | PassedOver:
         name = (frame.start, key.start, message.topic)
         if name in self._readers:
@@ -114,9 +83,7 @@ class Learning:
             made = self._flat(message, frame, key, schema, avro)
         return self._kept(name, made)
 
-    def _envelope(
-        self, frame: Frame, key: _Key, schema: Schema, payload: memoryview, avro: AvroReader | None
-    ) -> Reader:
+    def _envelope(self, frame: Frame, key: Key, schema: Schema, payload: memoryview, avro: AvroReader | None) -> Reader:
         row = schema.field("after")
         if avro is not None:
             source = msgspec.convert(avro.read(bytes(payload))["source"], ProbedSource)
@@ -134,7 +101,7 @@ class Learning:
             decoders, tell = _avro_decoders(avro, key, source.connector), origin.of_items(avro.read)
         return _reader(shape, decoders, tell, frame, key, source.connector)
 
-    def _of_collections(self, frame: Frame, key: _Key, avro: AvroReader | None = None) -> Reader:
+    def _of_collections(self, frame: Frame, key: Key, avro: AvroReader | None = None) -> Reader:
         decoders = collections.decoders(avro, key.avro, looks_up=self._options.looks_up)
         tell = origin.of_json() if avro is None else origin.of_items(avro.read)
         return _reader(self._documents, decoders, tell, frame, key, collections.CONNECTOR)
@@ -149,7 +116,7 @@ class Learning:
                 f"field fields: events of {table} bring their columns; only MongoDB's have none: leave fields out"
             )
 
-    def _flat(self, message: Message, frame: Frame, key: _Key, schema: Schema, avro: AvroReader | None) -> Reader:
+    def _flat(self, message: Message, frame: Frame, key: Key, schema: Schema, avro: AvroReader | None) -> Reader:
         prefix, where = self._options.prefix, flat.where_of(message.topic)
         if schema.type != "struct":
             raise ValueError(f"its value is a {schema.type}, and not a row")
@@ -173,7 +140,7 @@ class Learning:
 
     # -- a registry's -----------------------------------------------------------------------------------------------------
 
-    def _of_registry(self, message: Message, frame: Frame, key: _Key) -> Reader | PassedOver:
+    def _of_registry(self, message: Message, frame: Frame, key: Key) -> Reader | PassedOver:
         schema, avro = self._registered(frame.number)
         return self._with_schema(message, frame, key, schema, avro)
 
@@ -195,7 +162,7 @@ class Learning:
 
     # -- JSON without schemas -----------------------------------------------------------------------------------------------
 
-    def _bare(self, message: Message, frame: Frame, key: _Key) -> Reader | PassedOver:
+    def _bare(self, message: Message, frame: Frame, key: Key) -> Reader | PassedOver:
         members = msgspec.json.decode(message.value or b"", type=dict[str, msgspec.Raw])
         if (other := other_kind(members)) is not None:
             return PassedOver(other)
@@ -205,7 +172,7 @@ class Learning:
             return self._bare_envelope(message, frame, key, members)
         return self._bare_flat(message, frame, key, members)
 
-    def _bare_envelope(self, message: Message, frame: Frame, key: _Key, members: Mapping[str, msgspec.Raw]) -> Reader:
+    def _bare_envelope(self, message: Message, frame: Frame, key: Key, members: Mapping[str, msgspec.Raw]) -> Reader:
         source = _source(members["source"])
         if source.connector == collections.CONNECTOR:
             known = (message.topic, key)
@@ -232,7 +199,7 @@ class Learning:
                 return tuple(msgspec.json.decode(members[which], type=dict[str, msgspec.Raw]))
         return tuple(column.name for column in self._options.tables.get(table, ()))
 
-    def _bare_flat(self, message: Message, frame: Frame, key: _Key, members: Mapping[str, msgspec.Raw]) -> Reader:
+    def _bare_flat(self, message: Message, frame: Frame, key: Key, members: Mapping[str, msgspec.Raw]) -> Reader:
         prefix, where = self._options.prefix, flat.where_of(message.topic)
         name = (message.topic, tuple(members), key)
         if name in self._readers:
@@ -252,10 +219,6 @@ class Learning:
         return self._kept(name, made)
 
 
-def _columns(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(name for name in names if name != _PHYSICAL_TABLE)
-
-
 def _source(raw: msgspec.Raw) -> ProbedSource:
     return msgspec.json.decode(raw, type=ProbedSource)
 
@@ -265,7 +228,7 @@ def _none(_: Any) -> None:
 
 
 def _reader(
-    shape: Shape, decoders: tuple[Decode, Decode, Decode], tell: origin.Tell, frame: Frame, key: _Key, connector: str,
+    shape: Shape, decoders: tuple[Decode, Decode, Decode], tell: origin.Tell, frame: Frame, key: Key, connector: str,
     *, is_flat: bool = False, has_deleted: bool = True,
 ) -> Reader:  # fmt: skip
     decode, row, of_key = decoders
@@ -286,7 +249,7 @@ def _reader(
     )
 
 
-def _avro_decoders(avro: AvroReader, key: _Key, connector: str) -> tuple[Decode, Decode, Decode]:
+def _avro_decoders(avro: AvroReader, key: Key, connector: str) -> tuple[Decode, Decode, Decode]:
     read, kind = avro.read, narrow(connector)
 
     def decode(payload: memoryview) -> Flat:
@@ -297,7 +260,7 @@ def _avro_decoders(avro: AvroReader, key: _Key, connector: str) -> tuple[Decode,
     return decode, lambda event: event.before, _avro_key(key)
 
 
-def _avro_key(key: _Key) -> Decode:
+def _avro_key(key: Key) -> Decode:
     read = key.avro.read if key.avro is not None else None
 
     def of_key(payload: memoryview) -> Any:

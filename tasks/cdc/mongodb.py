@@ -12,7 +12,7 @@ import pymongo.errors
 
 from blocks.errors import ConfigurationError
 from blocks.mongodb import MongoDB
-from tasks.extractors.kafka.patterns import is_meant, names_none
+from tasks.cdc.names import meant
 from tasks.extractors.mongodb.client import DENIED, explained
 from tasks.extractors.mongodb.client import connected as connected_client
 from tasks.findings import Finding, Findings
@@ -36,18 +36,13 @@ async def collections(database: Any, patterns: Sequence[str]) -> list[str]:
     listed = await database.list_collections(filter={"type": "collection"})
     names = sorted([one["name"] async for one in listed])
     found = [f"{database.name}.{name}" for name in names if not name.startswith("system.")]
-    meant = [name for name in found if is_meant(name, patterns)]
-    missing = names_none(patterns, found)
-    if not meant or missing:
-        some = ", ".join(found[:20]) or "none that the account may read"
-        like = ", ".join(missing or patterns)
-        raise ConfigurationError(f"field debezium.tables: no collection is like {like}; there are: {some}")
-    if split := [name for name in meant if "," in name]:
+    wanted = meant(patterns, found, "collection")
+    if split := [name for name in wanted if "," in name]:
         raise ConfigurationError(
             f"field debezium.tables: the connector takes the names of collections with commas between them, and cannot be told "
             f"{split[0]!r}; leave it out, by a pattern with a leading -"
         )
-    return meant
+    return wanted
 
 
 async def replica_set(database: Any) -> str:

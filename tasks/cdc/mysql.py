@@ -11,8 +11,8 @@ import aiomysql
 from blocks.errors import ConfigurationError, PositionLost
 from blocks.mysql import MySQL
 from tasks import check_binlog
+from tasks.cdc.names import meant
 from tasks.extractors.contract import Behind
-from tasks.extractors.kafka.patterns import is_meant, names_none
 from tasks.extractors.mysql.binlog.position import LogPosition
 from tasks.extractors.mysql.binlog.server import LogServer
 from tasks.extractors.mysql.session import Session
@@ -47,14 +47,7 @@ async def connected(block: MySQL) -> AsyncIterator[Connection]:
 
 async def tables(connection: Connection, patterns: Sequence[str]) -> list[str]:
     """The names (``shop.orders``) of those that are meant and that the account sees; `ConfigurationError` for none."""
-    found = [str(name) for (name,) in await fetch(connection, _TABLES)]
-    meant = [name for name in found if is_meant(name, patterns)]
-    missing = names_none(patterns, found)
-    if not meant or missing:
-        some = ", ".join(found[:20]) or "none that the account may read"
-        like = ", ".join(missing or patterns)
-        raise ConfigurationError(f"field debezium.tables: no table is like {like}; there are: {some}")
-    return meant
+    return meant(patterns, [str(name) for (name,) in await fetch(connection, _TABLES)])
 
 
 async def look(connection: Connection) -> Findings:

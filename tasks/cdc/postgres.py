@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from blocks.errors import ConfigurationError
-from tasks.extractors.kafka.patterns import is_meant, names_none
+from tasks.cdc.names import meant
 from tasks.extractors.postgres.sql import Connection
 from tasks.findings import Finding, Findings
 
@@ -79,13 +79,8 @@ async def tables(connection: Connection, patterns: Sequence[str]) -> list[Table]
     found = [Table(row["name"], row["quoted"], row["identity"].decode() if isinstance(row["identity"], bytes)
                    else row["identity"], tuple(row["keyless"]), row["large"])
              for row in await connection.fetch(_TABLES)]  # fmt: skip
-    meant = [table for table in found if is_meant(table.name, patterns)]
-    missing = names_none(patterns, [table.name for table in found])
-    if not meant or missing:
-        some = ", ".join(table.name for table in found[:20]) or "none"
-        like = ", ".join(missing or patterns)
-        raise ConfigurationError(f"field debezium.tables: no table is like {like}; there are: {some}")
-    return meant
+    names = set(meant(patterns, [table.name for table in found]))
+    return [table for table in found if table.name in names]
 
 
 async def has_messages(connection: Connection) -> bool:

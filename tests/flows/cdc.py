@@ -9,7 +9,9 @@ from typing import Any, Protocol
 
 from blocks.s3 import S3Destination
 from flows.extract import extract
+from tasks.cdc import capture
 from tasks.cdc.settings import Capture, of_postgres, slot_name
+from tasks.extractors.kafka.source import KafkaTopics
 from tests.flows.changes import META
 from tests.flows.shops import Row, Shop, save_block
 from tests.servers.connect import ConnectServer
@@ -32,6 +34,30 @@ class Chain(Protocol):
     def connector(self) -> str: ...
 
     def destination(self, endpoint: str | None = None, **changes: Any) -> S3Destination: ...
+
+
+class ByCommands:
+    """What `headrace cdc` makes and removes for a shop."""
+
+    connect: ConnectServer
+
+    @property
+    def connector(self) -> str:
+        raise NotImplementedError
+
+    def topics(self) -> KafkaTopics:
+        """The source whose connector it makes."""
+        raise NotImplementedError
+
+    async def capture_changes(self) -> None:
+        async for _ in capture.enable(self.connector, self.topics()):
+            pass
+
+    async def stop_capturing(self) -> None:
+        if not self.connect.running:
+            await asyncio.to_thread(self.connect.start)
+        async for _ in capture.disable(self.connector, self.topics()):
+            pass
 
 
 @dataclass

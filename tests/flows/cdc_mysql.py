@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from blocks.kafka_connect import KafkaConnect
-from tasks.cdc import capture
 from tasks.extractors.kafka.source import KafkaTopics
-from tests.flows.cdc import run_until_come
+from tests.flows.cdc import ByCommands, run_until_come
 from tests.flows.changes import ChangesShop
 from tests.flows.shops import save_block
 from tests.servers.connect import ConnectServer
@@ -22,7 +21,7 @@ KEYS = {"orders": ("id",), "items": ("order_id", "number"), "everything": ("id",
 
 
 @dataclass
-class TwoWaysShop(ChangesShop):
+class TwoWaysShop(ByCommands, ChangesShop):
     """Three tables; this is the stream of the log, and `through_kafka` the other."""
 
     kafka: KafkaServer = field(kw_only=True)
@@ -64,17 +63,6 @@ class TwoWaysShop(ChangesShop):
             debezium=cast("Any", {"tables": [f"{database}.*"]}),
             capture=cast("Any", told),
         )
-
-    async def capture_changes(self) -> None:
-        """What `headrace cdc enable` does."""
-        async for _ in capture.enable(self.connector, self.topics()):
-            pass
-
-    async def stop_capturing(self) -> None:
-        if not self.connect.running:
-            await asyncio.to_thread(self.connect.start)
-        async for _ in capture.disable(self.connector, self.topics()):
-            pass
 
     async def both(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The parameters of runs of the two streams: of the log, and through Kafka."""

@@ -20,9 +20,8 @@ from bson.objectid import ObjectId
 
 from blocks.kafka_connect import KafkaConnect
 from flows.extract import extract
-from tasks.cdc import capture
 from tasks.extractors.kafka.source import KafkaTopics
-from tests.flows.cdc import run_until_come
+from tests.flows.cdc import ByCommands, run_until_come
 from tests.flows.changes import META
 from tests.flows.conftest import NewShop
 from tests.flows.shops import Row, Shop, save_block
@@ -51,7 +50,7 @@ GONE = "updates of documents that were deleted since, passed over"
 
 
 @dataclass
-class CollectionsShop(Shop):
+class CollectionsShop(ByCommands, Shop):
     """Two collections, and the stream of their changes."""
 
     kafka: KafkaServer = field(kw_only=True)
@@ -84,17 +83,6 @@ class CollectionsShop(Shop):
             debezium=cast("Any", {"tables": [f"{self.mongodb.database}.*"]}),
             capture=cast("Any", told),
         )
-
-    async def capture_changes(self) -> None:
-        """What `headrace cdc enable` does."""
-        async for _ in capture.enable(self.connector, self.topics()):
-            pass
-
-    async def stop_capturing(self) -> None:
-        if not self.connect.running:
-            await asyncio.to_thread(self.connect.start)
-        async for _ in capture.disable(self.connector, self.topics()):
-            pass
 
     async def save(self, *_: Any, **__: Any) -> dict[str, Any]:
         await save_block(self.destination(), self.name)

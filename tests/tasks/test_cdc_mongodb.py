@@ -26,7 +26,6 @@ from tests.tasks.cdc import Commands
 from tests.tasks.extractors.kafka import Run, block_of, run
 from tests.tasks.extractors.test_mongodb import block_of as mongodb_block_of
 
-
 KEPT = "the server keeps all changes from where the connector is on"
 
 
@@ -108,7 +107,7 @@ async def test_capture_on_and_off(captured: Captured) -> None:
         await database.b.insert_one({"_id": 2})
     assert await captured.rows(source, 4) == {"a": [("S", "1"), ("U", "1"), ("I", "q"), ("D", "q")]}
     async with asyncio.timeout(30):  # until the worker has noted a place
-        while not any(KEPT in line for line in (status := await captured.status(source))):
+        while KEPT not in "\n".join(status := await captured.status(source)):
             await asyncio.sleep(0.3)
     assert status[0] == f"ok: connector {captured.name}: RUNNING, tasks: RUNNING"
     assert any("can be read" in line for line in status)
@@ -181,7 +180,7 @@ async def test_changes_that_the_server_no_longer_keeps(captured: Captured, mongo
         await captured.rows(source, 2)
         captured.connect.ask("PUT", f"/connectors/{captured.name}/stop")
         async with asyncio.timeout(30):
-            while not any(KEPT in line for line in await captured.status(source)):
+            while KEPT not in "\n".join(await captured.status(source)):
                 await asyncio.sleep(0.3)
         await database.a.insert_one({"_id": 3})
     mongodb_stand_in.forget()

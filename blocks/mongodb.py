@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import parse_qsl, unquote, unquote_plus, urlencode
 
 from prefect.blocks.core import Block
 from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
-from blocks.errors import ConfigurationError
 from blocks.hosts import is_local
 from blocks.schema import SchemaOnce
 from blocks.tls import CaFile
@@ -19,8 +18,15 @@ ReadConcern = Literal["", "local", "available", "majority", "linearizable", "sna
 
 _BlankIsNone = BeforeValidator(lambda value: None if value == "" else value)
 _SCHEMES = ("mongodb://", "mongodb+srv://")
-_OURS = ("authsource", "tlscafile", "tlscertificatekeyfile", "tlscertificatekeyfilepassword", "tlscrlfile", "appname")
-"""Options of this program's own connections, in small letters."""
+_SHARED = frozenset(
+    {
+        "replicaset", "directconnection", "loadbalanced", "srvservicename", "srvmaxhosts", "tls", "ssl", "tlsinsecure",
+        "tlsallowinvalidhostnames", "readpreference", "readpreferencetags", "maxstalenessseconds", "readconcernlevel",
+        "retryreads", "compressors", "zlibcompressionlevel", "connecttimeoutms", "sockettimeoutms",
+        "serverselectiontimeoutms", "heartbeatfrequencyms", "localthresholdms", "maxpoolsize", "minpoolsize", "maxidletimems",
+    }
+)  # fmt: skip
+"""Options of connection strings, in small letters, that another program's driver needs too, and that hold no secret."""
 
 
 class MongoDB(SchemaOnce, Block):
@@ -114,6 +120,8 @@ shop.save("shop", overwrite=True)
             raise ValueError("give hosts, or a connection string in uri, and not both")
         if given and not given.startswith(_SCHEMES):
             raise ValueError(f"uri begins with {' or '.join(_SCHEMES)}")
+        if "@" in given.partition("://")[2].partition("/")[2].partition("?")[0]:
+            raise ValueError("uri: a / in the user or the password is written %2F, an @ %40")
         if self.tls_ca_file and self.tls_mode not in ("verify-full", "verify-ca", None):
             raise ValueError(f"tls_ca_file has no effect with tls {self.tls_mode}; choose verify-full or verify-ca")
         if self.tls_cert_file and self.tls_mode == "disable":
@@ -166,32 +174,43 @@ shop.save("shop", overwrite=True)
     def describe(self) -> str:
         """The connection as people write it, ``mongodb://user@host:port/database``, without its secrets."""
         scheme = "mongodb+srv" if self._is_srv else "mongodb"
-        user = self.user or unquote(_split(self.uri.get_secret_value()).username or "")
+        user = self.account[0]
         account = f"{user}@" if user else ""
         return f"{scheme}://{account}{self._places}/{self.database}"
 
     @property
     def account(self) -> tuple[str, SecretStr, str]:
         """User, password, and the database that the account is of, wherever they are filled in; an empty user: none."""
-        parts = _split(self.uri.get_secret_value())
-        user = self.user or unquote(parts.username or "")
-        secret = self.password if self.password.get_secret_value() else SecretStr(unquote(parts.password or ""))
-        options = {name.lower(): value for name, value in parse_qsl(parts.query)}
-        return user, secret, self.auth_source or options.get("authsource") or unquote(parts.path.strip("/")) or "admin"
+        given = _split(self.uri.get_secret_value())
+        secret = self.password if self.password.get_secret_value() else SecretStr(given.password)
+        told = {name.lower(): value for name, value in given.options}
+        # With a user of its own the block names the database, too: see `client_arguments`.
+        source = "" if self.user else told.get("authsource") or given.path
+        return self.user or given.user, secret, self.auth_source or source or "admin"
+
+    @property
+    def mechanism(self) -> str:
+        """How the account logs in, where the connection string says it."""
+        options = _split(self.uri.get_secret_value()).options
+        return next((value for name, value in options if name.lower() == "authmechanism"), "")
 
     def place(self, **options: str) -> str:
-        """The connection string for another program's driver: with hosts and options, without the account and without files of
-        this machine; ``options``: those that are added where it does not have them."""
-        given = parse_qsl(_split(self.uri.get_secret_value()).query)
-        kept = {name: value for name, value in given if name.lower() not in _OURS}
-        if self.replica_set:
-            options = {**options, "replicaSet": self.replica_set}
-        if self.read_preference != "primary":
-            options["readPreference"] = self.read_preference
-        known = {name.lower() for name in kept}
-        kept |= {name: value for name, value in options.items() if value and name.lower() not in known}
+        """The connection string for another program's driver: hosts and options, without the account and what belongs to it, and
+        without files of this machine. ``options``: those that are added where neither string nor block have them."""
+        given = [
+            (name, value) for name, value in _split(self.uri.get_secret_value()).options if name.lower() in _SHARED
+        ]
+        ours = {"replicaSet": self.replica_set}
+        ours["readPreference"] = self.read_preference if self.read_preference != "primary" else ""
+        if self.tls_mode is not None:
+            ours["tls"] = str(self.tls_mode != "disable").lower()
+            given = [(name, value) for name, value in given if name.lower() != "ssl"]
+        ours = {name: value for name, value in ours.items() if value}
+        kept = [(name, value) for name, value in given if name.lower() not in map(str.lower, ours)]
+        known = {name.lower() for name, _ in kept} | set(map(str.lower, ours))
+        added = [(name, value) for name, value in options.items() if value and name.lower() not in known]
         scheme = _SCHEMES[1] if self._is_srv else _SCHEMES[0]
-        return f"{scheme}{self._places.replace(' ', '')}/?{urlencode(kept)}".removesuffix("?")
+        return f"{scheme}{self._places.replace(' ', '')}/?{urlencode([*kept, *ours.items(), *added])}".removesuffix("?")
 
     @property
     def _is_srv(self) -> bool:
@@ -202,7 +221,7 @@ shop.save("shop", overwrite=True)
         """The hosts, with their ports, and nothing secret."""
         if self.hosts:
             return ",".join(place.strip() for place in self.hosts.split(","))
-        return str(_split(self.uri.get_secret_value()).netloc).rpartition("@")[2]
+        return _split(self.uri.get_secret_value()).hosts
 
     def _tls_arguments(self) -> dict[str, Any]:
         mode = self.tls_mode
@@ -212,11 +231,25 @@ shop.save("shop", overwrite=True)
         return {"tls": mode != "disable", **loose.get(mode, {})}
 
 
-def _split(uri: str) -> Any:
-    try:
-        return urlsplit(uri)
-    except ValueError as error:
-        raise ConfigurationError(f"field uri is not a connection string: {type(error).__name__}") from None
+class _Parts(NamedTuple):
+    """A connection string taken apart as drivers do it: the account ends at the last ``@`` before the first ``/``."""
+
+    user: str
+    password: str
+    hosts: str
+    path: str
+    options: list[tuple[str, str]]
+
+
+def _split(uri: str) -> _Parts:
+    place, _, rest = uri.partition("://")[2].partition("/")
+    path, _, query = rest.partition("?")
+    account, _, hosts = place.rpartition("@")
+    if "?" in hosts:  # without the slash
+        hosts, _, query = hosts.partition("?")
+    user, _, password = account.partition(":")
+    options = parse_qsl(query.replace(";", "&"), keep_blank_values=True)
+    return _Parts(unquote_plus(user), unquote_plus(password), hosts, unquote(path), options)
 
 
 def _name(host: str) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 from blocks.errors import ConfigurationError
 from tasks.cdc import connect
 from tasks.cdc.sides import Config, Side, side_of
 from tasks.cdc.stream import Stream
+from tasks.extractors.kafka.patterns import is_meant
 from tasks.findings import Finding, Findings
 
 
@@ -22,7 +25,7 @@ async def enable(name: str, source: object) -> AsyncIterator[str]:
         before = await cluster.config(name)
     _refuse_foreign(stream, side, before)
     _refuse_moved(stream, side, before)
-    ready = await side.ready(before)
+    ready = await side.ready(before, partial(_refuse_unread, stream))
     yield ready.told
     for table in ready.added:
         yield f"{table} is new: its changes come from now on, the rows that it has do not (signal a snapshot to Debezium)"
@@ -94,6 +97,19 @@ async def disable(name: str, source: object) -> AsyncIterator[str]:
     yield f"connector {name}: {'removed' if removed else 'there was none'}"
     for line in await side.drop():
         yield line
+
+
+def _refuse_unread(stream: Stream, tables: Sequence[str]) -> None:
+    """What is captured has to be in the topics that the stream reads; Debezium puts ``_`` for signs that no topic's name has."""
+    if any(name.startswith(("transforms", "topic.")) for name in stream.capture.settings):
+        return  # which may call them otherwise
+    for table in tables:
+        topic = re.sub(r"[^A-Za-z0-9._-]", "_", f"{stream.prefix}.{table}")
+        if not is_meant(topic, stream.source.topics):
+            raise ConfigurationError(
+                f"field topics: changes of {table} come in the topic {topic}, which {', '.join(stream.source.topics)} does not "
+                "mean; name it, or leave the table out of debezium.tables"
+            )
 
 
 def _refuse_foreign(stream: Stream, side: Side, config: Config | None) -> None:

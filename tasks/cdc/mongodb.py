@@ -17,8 +17,8 @@ from tasks.extractors.mongodb.client import DENIED, explained
 from tasks.extractors.mongodb.client import connected as connected_client
 from tasks.findings import Finding, Findings
 
-_HISTORY_LOST = (280, 286)
-"""ChangeStreamFatalError and ChangeStreamHistoryLost: https://www.mongodb.com/docs/manual/reference/error-codes/"""
+_HISTORY_LOST = (260, 280, 286)
+"""InvalidResumeToken, ChangeStreamFatalError and ChangeStreamHistoryLost: https://www.mongodb.com/docs/manual/reference/error-codes/"""
 
 
 @asynccontextmanager
@@ -37,10 +37,10 @@ async def collections(database: Any, patterns: Sequence[str]) -> list[str]:
     names = sorted([one["name"] async for one in listed])
     found = [f"{database.name}.{name}" for name in names if not name.startswith("system.")]
     wanted = meant(patterns, found, "collection")
-    if split := [name for name in wanted if "," in name]:
+    if untold := [name for name in wanted if "," in name or name != name.strip()]:
         raise ConfigurationError(
-            f"field debezium.tables: the connector takes the names of collections with commas between them, and cannot be told "
-            f"{split[0]!r}; leave it out, by a pattern with a leading -"
+            f"field debezium.tables: the connector takes names with commas and blanks between them, and cannot be told "
+            f"{untold[0]!r}; leave it out, by a pattern with a leading -"
         )
     return wanted
 

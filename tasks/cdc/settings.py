@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from blocks.mongodb import MongoDB
 from blocks.mysql import MySQL
 from blocks.postgres import Postgres
+from tasks.extractors.kafka.capture import LOOKS_UP
 
 POSTGRES = "io.debezium.connector.postgresql.PostgresConnector"
 MYSQL = "io.debezium.connector.mysql.MySqlConnector"
@@ -47,7 +48,7 @@ class Capture:
     """What its topics begin with."""
     tables: tuple[str, ...]
     """``public.orders``, ``shop.orders``: these and no others."""
-    password: str
+    password: str = field(repr=False)
     """The database user's, or how Connect's config provider is asked for it."""
 
 
@@ -134,6 +135,9 @@ def of_mysql(block: MySQL, capture: Capture, *, bootstrap: str, server_id: int) 
     }
 
 
+CONNECTION_STRING = "mongodb.connection.string"
+
+
 def of_mongodb(block: MongoDB, capture: Capture, *, replica_set: str) -> dict[str, str]:
     """``replica_set``: the server's own name of it; empty for a sharded cluster."""
     user, _, database = block.account
@@ -150,10 +154,10 @@ def of_mongodb(block: MongoDB, capture: Capture, *, replica_set: str) -> dict[st
         "connector.class": MONGODB,
         "tasks.max": "1",
         "topic.prefix": capture.prefix,
-        "mongodb.connection.string": block.place(replicaSet=replica_set),
+        CONNECTION_STRING: block.place(replicaSet=replica_set),
         **(account if user else {}),
         **tls,
-        "capture.mode": "change_streams_update_full",
+        "capture.mode": LOOKS_UP,
         "capture.scope": "database",  # which needs no rights on others
         "capture.target": block.database,
         "collection.include.list": ",".join(capture.tables),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,6 +22,8 @@ from tasks.extractors.postgres.sql import connect as connect_postgres
 from tasks.findings import Finding, Findings
 
 Config = Mapping[str, str]
+Check = Callable[[Sequence[str]], None]
+"""Raises `ConfigurationError` for names of tables that cannot be captured."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,9 @@ class Side(Protocol):
         """The setting that says which database a connector's place in the log is of, and its value; empty: none does."""
         ...
 
-    async def ready(self, before: Config | None, /) -> Ready:
-        """Look, and make what is needed there. ``before``: the connector's settings, if there is one. `ConfigurationError` for
-        what has to be mended first; nothing is made then."""
+    async def ready(self, before: Config | None, check: Check, /) -> Ready:
+        """Look, and make what is needed there. ``before``: the connector's settings, if there is one; ``check``: what the tables
+        have to pass. `ConfigurationError` for what has to be mended first; nothing is made then."""
         ...
 
     def look(self) -> Findings:
@@ -100,16 +102,17 @@ class _Postgres:
     def scope(self) -> tuple[str, str]:
         return "database.dbname", self.block.database
 
-    async def ready(self, _before: Config | None) -> Ready:
+    async def ready(self, _before: Config | None, check: Check) -> Ready:
         stream = self.stream
         async with _connected(self.block) as connection:
             wanted = await postgres.tables(connection, stream.tables)
+            names = [table.name for table in wanted]
+            check(names)
             await refuse(postgres.look(connection, stream.slot, wanted))
             added = await postgres.publish(connection, stream.publication, wanted)
             messages = await postgres.has_messages(connection)
-        asked = stream.asked([table.name for table in wanted])
         told = f"publication {stream.publication}: {len(wanted)} table(s)"
-        return Ready(settings.of_postgres(self.block, asked, messages=messages), told, added)
+        return Ready(settings.of_postgres(self.block, stream.asked(names), messages=messages), told, added)
 
     async def look(self) -> Findings:
         async with _connected(self.block) as connection:
@@ -150,10 +153,11 @@ class _MySQL:
     def scope(self) -> tuple[str, str]:
         return "", ""
 
-    async def ready(self, before: Config | None) -> Ready:
+    async def ready(self, before: Config | None, check: Check) -> Ready:
         async with mysql.connected(self.block) as database:
             await refuse(mysql.look(database))
             names = await mysql.tables(database, self.stream.tables)
+        check(names)
         config = self._config(names)
         told = f"{len(names)} table(s) of {self.block.describe()}"
         return Ready(config, told, self._added(names, before, config["database.include.list"]))
@@ -211,11 +215,19 @@ class _MongoDB:
     def scope(self) -> tuple[str, str]:
         return "capture.target", self.block.database
 
-    async def ready(self, before: Config | None) -> Ready:
+    async def ready(self, before: Config | None, check: Check) -> Ready:
+        by_password = self.block.mechanism.upper().startswith("SCRAM-") or not self.block.mechanism
+        if not by_password and settings.CONNECTION_STRING not in self.stream.capture.settings:
+            raise ConfigurationError(
+                "field capture.database: the connector is told a user and a password, and this account logs in by "
+                f"{self.block.mechanism}: give {settings.CONNECTION_STRING}, and what else the workers need for it, in "
+                "capture.settings"
+            )
         async with mongodb.connected(self.block) as database:
             await refuse(mongodb.look(database))
             names = await mongodb.collections(database, self.stream.tables)
             replica_set = await mongodb.replica_set(database)
+        check(names)
         config = settings.of_mongodb(self.block, self.stream.asked(names), replica_set=replica_set)
         listed = (before or {}).get("collection.include.list", "").split(",")
         added = [] if before is None else [name for name in names if name not in listed]

@@ -151,7 +151,7 @@ class Writer:
 
     async def _change(self, collection: Any) -> None:
         one = random.choice(self._there) if self._there else 0
-        mine = {"_id": {"$gte": self.first, "$lt": self.first + 1_000_000}}
+        some = {"_id": {"$in": random.sample(self._there, min(20, len(self._there)))}}
         match (
             random.choice(["insert", "set", "unset", "replace", "delete", "many", "short", "again"])
             if one
@@ -172,7 +172,7 @@ class Writer:
                 await collection.delete_one({"_id": one})
             case "many":
                 tags = [Int64(random.randint(0, 1 << 40)) for _ in range(random.randint(0, 5))]
-                await collection.update_many(mine, {"$inc": {"counter": 1}, "$set": {"tags": tags}})
+                await collection.update_many(some, {"$inc": {"counter": 1}, "$set": {"tags": tags}})
             case "short":  # gone before anybody looks
                 id_ = self._new()
                 await collection.insert_one(self._document(id_))

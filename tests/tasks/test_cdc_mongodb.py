@@ -244,29 +244,43 @@ CAPTURE = settings.Capture("s", "p", ("shop.orders", "shop.items"), "secret")
         (
             MongoDB(hosts="a.example, b.example:27018", replica_set="rs1", database="shop", user="u"),
             {
-                "mongodb.connection.string": "mongodb://a.example,b.example:27018/?replicaSet=rs1",
+                "mongodb.connection.string": "mongodb://a.example,b.example:27018/?replicaSet=rs1&tls=true",
                 "mongodb.user": "u", "mongodb.password": "secret", "mongodb.authsource": "admin", "mongodb.ssl.enabled": "true",
             },
         ),
         (
-            MongoDB(uri="mongodb+srv://u%40x:p%2Fw@c.example/auth?retryWrites=true&tlsCAFile=/x.pem&readPreference=nearest",
-                    database="shop"),
+            MongoDB(uri="mongodb+srv://u%40x:p%2Fw@c.example/auth?retryReads=true&tlsCAFile=/x.pem&readPreference=nearest"
+                        "&proxyPassword=secret&authMechanismProperties=AWS_SESSION_TOKEN:secret", database="shop"),
             {
                 "mongodb.connection.string":
-                    "mongodb+srv://c.example/?retryWrites=true&readPreference=nearest&replicaSet=rs0",
+                    "mongodb+srv://c.example/?retryReads=true&readPreference=nearest&tls=true&replicaSet=rs0",
                 "mongodb.user": "u@x", "mongodb.password": "secret", "mongodb.authsource": "auth", "mongodb.ssl.enabled": "true",
             },
         ),
         (
             MongoDB(hosts="127.0.0.1", database="shop"),
-            {"mongodb.connection.string": "mongodb://127.0.0.1/?replicaSet=rs0", "mongodb.ssl.enabled": "false"},
+            {"mongodb.connection.string": "mongodb://127.0.0.1/?tls=false&replicaSet=rs0", "mongodb.ssl.enabled": "false"},
         ),
         (
             MongoDB(hosts="a.example", database="shop", tls="verify-ca", read_preference="secondary"),
             {
-                "mongodb.connection.string": "mongodb://a.example/?replicaSet=rs0&readPreference=secondary",
+                "mongodb.connection.string": "mongodb://a.example/?readPreference=secondary&tls=true&replicaSet=rs0",
                 "mongodb.ssl.enabled": "true", "mongodb.ssl.invalid.hostname.allowed": "true",
             },
+        ),
+        (   # the block's fields go before the string's options, TLS too; a set of tags may be given several times
+            MongoDB(uri="mongodb://[::1]:27018,b.example?ssl=false;replicaSet=old&readPreference=nearest&readPreferenceTags=dc:a&"
+                        "readPreferenceTags=&authMechanism=SCRAM-SHA-256", tls="verify-full", replica_set="new",
+                    read_preference="secondary", user="u", database="shop"),
+            {
+                "mongodb.connection.string": "mongodb://[::1]:27018,b.example/?readPreferenceTags=dc%3Aa&readPreferenceTags="
+                    "&replicaSet=new&readPreference=secondary&tls=true",
+                "mongodb.user": "u", "mongodb.password": "secret", "mongodb.authsource": "admin", "mongodb.ssl.enabled": "true",
+            },
+        ),
+        (   # the string says it all
+            MongoDB(uri="mongodb://b.example/?tls=true&tlsAllowInvalidHostnames=true", database="shop"),
+            {"mongodb.connection.string": "mongodb://b.example/?tls=true&tlsAllowInvalidHostnames=true&replicaSet=rs0"},
         ),
     ],
 )  # fmt: skip
@@ -277,11 +291,47 @@ def test_how_the_connector_reaches_the_server(block: MongoDB, expected: dict[str
     assert made["collection.include.list"] == "shop.orders,shop.items"
 
 
+async def test_an_account_without_a_password(captured: Captured) -> None:
+    """What the connector could not be told is refused, with the way out."""
+    block = MongoDB(uri="mongodb://CN%3Dx@db.example/?authMechanism=MONGODB-X509&tls=true", database="shop")
+    with pytest.raises(
+        ConfigurationError, match=r"logs in by MONGODB-X509: give mongodb\.connection\.string.*capture\.settings"
+    ):
+        await captured.enable(captured.source(database=block))
+
+
+async def test_a_topic_that_the_stream_does_not_read(captured: Captured) -> None:
+    """What would be captured for nobody is refused; signs that topics do not have are what Debezium makes of them."""
+    async with database_of(captured.database) as database:
+        await database["naïve"].insert_one({"_id": 1})
+    source = captured.source("a", "naïve").model_copy(update={"topics": (f"{captured.name}.*.a",)})
+    with pytest.raises(
+        ConfigurationError, match=rf"field topics: changes of \S+naïve come in the topic {captured.name}\.\S+\.na_ve,"
+    ):
+        await captured.enable(source)
+    assert captured.name not in captured.connect.ask("GET", "/connectors")
+
+
+@pytest.mark.parametrize(
+    "uri", ["mongodb://u:p/w@c.example/", "mongodb://u:p@/w@c.example", "mongodb://c.example/a@b?tls=true"]
+)
+def test_a_connection_string_that_cannot_be_taken_apart(uri: str) -> None:
+    """Part of the password would be taken for a host, and told."""
+    with pytest.raises(ValueError, match=r"a / in the user or the password is written %2F") as error:
+        MongoDB(uri=uri, database="shop")
+    assert "p/w" not in f"{error.value}"
+
+
 def test_the_password_of_a_connection_string() -> None:
     """It is the account's, wherever it stands."""
+    odd = MongoDB(uri="mongodb://us#er:p#?+w@c.example/", database="shop")
+    assert (odd.account[0], odd.account[1].get_secret_value()) == ("us#er", "p#? w")
+    assert odd.describe() == "mongodb://us#er@c.example/shop"
+    assert odd.place() == "mongodb://c.example/?tls=true"
+    assert "secret" not in repr(CAPTURE)
     block = MongoDB(uri="mongodb://u:p%2Fw@c.example/?authSource=people", database="shop")
     user, password, source = block.account
     assert (user, password.get_secret_value(), source) == ("u", "p/w", "people")
-    given = block.model_copy(update={"user": "v"})
-    assert given.account[0] == "v"
+    given = block.model_copy(update={"user": "v"})  # as for our own connections, whose account it is then
+    assert (given.account[0], given.account[2], given.client_arguments()["authSource"]) == ("v", "admin", "admin")
     assert "p/w" not in repr(replace(CAPTURE, password="")) + block.place()

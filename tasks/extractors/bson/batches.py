@@ -28,7 +28,8 @@ class Batches:
     def __init__(self, each: Documents, fields: Sequence[Field], dialect: CsvDialect) -> None:
         self._each = each
         self._fields = fields
-        self._null = dialect.null
+        self._null = _view(dialect.null)
+        self._missing = [_view(text) for text in each.missing]
         self._usual: list[Slot] = []
         self._learned = False
 
@@ -118,13 +119,11 @@ class Batches:
                     columns[place] = self._column(block, one, place, number, count)
         if self._each.extra.at is not None:
             columns[self._each.extra.at] = self._extras(block, found, number, count)
-        texts = [
-            [self._each.missing[place]] * count if column is None else column for place, column in enumerate(columns)
-        ]
+        texts = [[self._missing[place]] * count if column is None else column for place, column in enumerate(columns)]
         return list(map(",".join, zip(*texts, strict=True)))
 
     def _column(self, block: Block, found: Found, place: int, number: Numbers, count: int) -> list[str]:
-        made = np.full(count, self._each.missing[place], object)
+        made = np.full(count, self._missing[place], object)
         at = number[found.rows]
         for kind in _different(found.kinds):
             those = found.kinds == kind
@@ -169,7 +168,7 @@ class Batches:
                     members.setdefault(one.parents, []).append(joined)
         if not members:
             return None
-        missing = self._each.missing[self._each.extra.at or 0]
+        missing = self._missing[self._each.extra.at or 0]
         return ['"{' + each.replace('"', '""') + '}"' if each else missing for each in _joined(members.pop(()))]
 
     def _members(self, block: Block, found: Found, number: Numbers, count: int) -> list[str]:

@@ -7,6 +7,7 @@ readers give a language's values, which turns symbols into strings and undefined
 from __future__ import annotations
 
 import json
+import re
 import struct
 from base64 import b64decode
 from collections.abc import Callable, Mapping
@@ -93,10 +94,11 @@ def _array(values: list[Any]) -> Made:
 
 
 def _members(members: dict[str, Any]) -> Made:
-    if (read := _MARKED.get(tuple(members))) is not None:
+    if (marked := _MARKED.get(tuple(members))) is not None:
+        names, read = marked
         try:
-            return read(members)
-        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, struct.error):
+            return read(*[members[name] for name in names])
+        except (ValueError, TypeError, ArithmeticError, AttributeError, struct.error):
             pass  # somebody's own field, which only looks like a type
     return Kind.DOCUMENT, _document(members)
 
@@ -113,94 +115,107 @@ _VALUES: dict[type, Callable[[Any], Made]] = {
 
 
 # -- values that say their type ---------------------------------------------------------------------------------------------
+#
+# What does not look exactly as drivers write it is somebody's own document, and stays one with all that is in it.
+
+_INTEGER = re.compile(r"-?[0-9]+").fullmatch
+_REAL = re.compile(r"-?[0-9]+(\.[0-9]+)?(E[+-]?[0-9]+)?|-?Infinity|-?NaN", re.IGNORECASE).fullmatch
+_OID = re.compile(r"[0-9a-f]{24}", re.IGNORECASE).fullmatch
+_SUBTYPE = re.compile(r"[0-9a-f]{1,2}", re.IGNORECASE).fullmatch
+_INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,3})?Z").fullmatch
 
 
-def _date(members: Mapping[str, Any]) -> Made:
-    given = members["$date"]
-    if isinstance(given, str):
-        at = datetime.fromisoformat(given)
-        given = (at - _EPOCH) // _MILLISECOND
-    elif isinstance(given, dict):
-        given = int(given["$numberLong"])
-    return Kind.DATE, _int64(given)
+def _like(matches: Callable[[str], Any], text: Any) -> str:
+    """A text of that form."""
+    if type(text) is not str or not matches(text):
+        raise ValueError(f"not of its form: {text!r}")
+    return text
 
 
-def _bytes(members: Mapping[str, Any]) -> Made:
-    given, subtype = members["$binary"], members.get("$type")
-    if isinstance(given, dict):
-        given, subtype = given["base64"], given["subType"]
-    raw, number = b64decode(given, validate=True), int(str(subtype), 16)
+def _only(members: Any, *names: str) -> list[Any]:
+    """The values of a document that has these names and no others."""
+    if type(members) is not dict or members.keys() != set(names):
+        raise ValueError("not of its form")
+    return [members[name] for name in names]
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise ValueError("no integer")
+    return value
+
+
+def _is(value: Any, wanted: Any) -> bytes:
+    """Nothing: of a type with one value."""
+    if type(value) is not type(wanted) or value != wanted:
+        raise ValueError("not its value")
+    return b""
+
+
+def _date(given: Any) -> Made:
+    if type(given) is str:
+        given = (datetime.fromisoformat(_like(_INSTANT, given)) - _EPOCH) // _MILLISECOND
+    elif type(given) is dict:
+        given = int(_like(_INTEGER, *_only(given, "$numberLong")))
+    return Kind.DATE, _int64(_whole(given))
+
+
+def _binary(payload: Any, subtype: Any) -> Made:
+    raw, number = b64decode(payload, validate=True), int(_like(_SUBTYPE, subtype), 16)
     if number == 2:  # which has its length once more
         raw = _int32(len(raw)) + raw
     return Kind.BINARY, _int32(len(raw)) + bytes((number,)) + raw
 
 
-def _uuid(members: Mapping[str, Any]) -> Made:
-    raw = bytes.fromhex(members["$uuid"].replace("-", ""))
-    return Kind.BINARY, _int32(len(raw)) + b"\4" + raw
-
-
-def _decimal(text: str) -> bytes:
+def _decimal(text: Any) -> Made:
     """https://github.com/mongodb/specifications/blob/master/source/bson-decimal128/decimal128.md"""
-    whole, _, rest = text.removeprefix("-").partition(".")
+    whole, _, rest = _like(_REAL, text).removeprefix("-").partition(".")
     digits = whole + rest
-    if not (digits.isdigit() and digits.isascii() and len(digits) <= 34):
-        return Decimal128(text).bid  # with an exponent, no number, or none at all
+    if not digits.isdigit() or len(digits) > 34:
+        return Kind.DECIMAL, Decimal128(text).bid  # with an exponent, or no number
     number = int(digits)
     high = (text[0] == "-") << 63 | (6176 - len(rest)) << 49 | number >> 64
-    return _words(number & 0xFFFF_FFFF_FFFF_FFFF, high)
+    return Kind.DECIMAL, _words(number & 0xFFFF_FFFF_FFFF_FFFF, high)
 
 
-def _objectid(text: str) -> bytes:
-    raw = bytes.fromhex(text)
-    if len(raw) != 12:
-        raise ValueError("an ObjectId has 12 bytes")
-    return raw
+def _regex(pattern: str, options: str) -> Made:
+    return Kind.REGEX, _name(pattern) + _name(options)
 
 
-def _regex(members: Mapping[str, Any]) -> Made:
-    given = members.get("$regularExpression") or {"pattern": members["$regex"], "options": members["$options"]}
-    return Kind.REGEX, _name(given["pattern"]) + _name(given["options"])
+def _stamp(given: Any) -> Made:
+    time, increment = map(_whole, _only(given, "t", "i"))
+    return Kind.TIMESTAMP, _pair(increment, time)
 
 
-def _stamp(members: Mapping[str, Any]) -> Made:
-    given = members["$timestamp"]
-    return Kind.TIMESTAMP, _pair(given["i"], given["t"])
-
-
-def _scoped(members: Mapping[str, Any]) -> Made:
-    inner = _text(members["$code"]) + document(members["$scope"])
+def _scoped(code: str, scope: Any) -> Made:
+    inner = _text(code) + document(scope)
     return Kind.CODE_WITH_SCOPE, _int32(len(inner) + 4) + inner
 
 
-def _pointer(members: Mapping[str, Any]) -> Made:
-    given = members["$dbPointer"]
-    return Kind.DBPOINTER, _text(given["$ref"]) + _objectid(given["$id"]["$oid"])
+def _pointer(given: Any) -> Made:
+    collection, key = _only(given, "$ref", "$id")
+    return Kind.DBPOINTER, _text(collection) + bytes.fromhex(_like(_OID, *_only(key, "$oid")))
 
 
-_MARKED: dict[tuple[str, ...], Callable[[Mapping[str, Any]], Made]] = {
-    marks: read
-    for names, read in (
-        (("$oid",), lambda members: (Kind.OBJECTID, _objectid(members["$oid"]))),
-        (("$numberInt",), lambda members: (Kind.INT32, _int32(int(members["$numberInt"])))),
-        (("$numberLong",), lambda members: (Kind.INT64, _int64(int(members["$numberLong"])))),
-        (("$numberDouble",), lambda members: (Kind.DOUBLE, _double(float(members["$numberDouble"])))),
-        (("$numberDecimal",), lambda members: (Kind.DECIMAL, _decimal(members["$numberDecimal"]))),
-        (("$date",), _date),
-        (("$binary",), _bytes),
-        (("$binary", "$type"), _bytes),
-        (("$uuid",), _uuid),
-        (("$regularExpression",), _regex),
-        (("$regex", "$options"), _regex),
-        (("$timestamp",), _stamp),
-        (("$symbol",), lambda members: (Kind.SYMBOL, _text(members["$symbol"]))),
-        (("$code",), lambda members: (Kind.CODE, _text(members["$code"]))),
-        (("$code", "$scope"), _scoped),
-        (("$dbPointer",), _pointer),
-        (("$undefined",), lambda _members: (Kind.UNDEFINED, b"")),
-        (("$minKey",), lambda _members: (Kind.MINKEY, b"")),
-        (("$maxKey",), lambda _members: (Kind.MAXKEY, b"")),
-    )
-    for marks in (names, names[::-1])
+_READ: dict[tuple[str, ...], Callable[..., Made]] = {
+    ("$oid",): lambda text: (Kind.OBJECTID, bytes.fromhex(_like(_OID, text))),
+    ("$numberInt",): lambda text: (Kind.INT32, _int32(int(_like(_INTEGER, text)))),
+    ("$numberLong",): lambda text: (Kind.INT64, _int64(int(_like(_INTEGER, text)))),
+    ("$numberDouble",): lambda text: (Kind.DOUBLE, _double(float(_like(_REAL, text)))),
+    ("$numberDecimal",): _decimal,
+    ("$date",): _date,
+    ("$binary",): lambda given: _binary(*_only(given, "base64", "subType")),
+    ("$binary", "$type"): _binary,
+    ("$regularExpression",): lambda given: _regex(*_only(given, "pattern", "options")),
+    ("$regex", "$options"): _regex,
+    ("$timestamp",): _stamp,
+    ("$symbol",): lambda text: (Kind.SYMBOL, _text(text)),
+    ("$code",): lambda text: (Kind.CODE, _text(text)),
+    ("$code", "$scope"): _scoped,
+    ("$dbPointer",): _pointer,
+    ("$undefined",): lambda value: (Kind.UNDEFINED, _is(value, True)),
+    ("$minKey",): lambda value: (Kind.MINKEY, _is(value, 1)),
+    ("$maxKey",): lambda value: (Kind.MAXKEY, _is(value, 1)),
 }
+_MARKED = {order: (names, read) for names, read in _READ.items() for order in (names, names[::-1])}
 """By the names that they have, in whatever order."""

@@ -102,7 +102,8 @@ def locate(
         unknown = stops < 0
         if unknown.any():
             sound[those[unknown]] = False
-            stops[unknown] = begins[unknown]
+            # At the document's end, where nothing more is found: what follows the value is not known.
+            stops[unknown] = (ends if everywhere else ends[here])[unknown] - 1
         if everywhere:
             at = stops
         else:

@@ -31,3 +31,13 @@ class Capture(BaseModel, frozen=True, extra="forbid", title="Capture"):
     settings: dict[str, str] = Field(
         default={}, title="Settings", description="Further settings of the connector; they win over headrace's own."
     )
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether the connector looks up the documents of updates, as it does unless its settings say otherwise."""
+        mode = self.settings.get("capture.mode", LOOKS_UP)
+        return mode.startswith(LOOKS_UP) and self.settings.get("capture.mode.full.update.type", "lookup") == "lookup"
+
+
+LOOKS_UP = "change_streams_update_full"
+"""``capture.mode`` of MongoDB's connector, which another may follow: ``…_with_pre_image``."""

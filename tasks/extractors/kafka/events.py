@@ -75,16 +75,16 @@ class DebeziumEvents(BaseModel, frozen=True, extra="forbid", title="Debezium"):
         default="",
         title="Updates without their document",
         description="Of MongoDB. A connector whose capture.mode is change_streams_update_full (its default) looks an update's "
-        "document up, and finds none where it was deleted since: pass-over counts such an update, for the deletion follows. With "
-        "another capture.mode no update has its document, and passing over would lose them all: fail stops at the first. Not "
-        "given: fail, and pass-over where the stream's capture sets the connector up.",
+        "document up, and finds none where it, or its collection, was deleted since: pass-over counts such an update, for the "
+        "deletion follows. With another capture.mode no update has its document, and passing over would lose them all: fail "
+        "stops at the first. Not given: fail, and pass-over where the stream's capture sets such a connector up.",
     )
 
     def options(
-        self, block: Kafka, parts: tuple[Part, ...], declared: Declared, *, hex_key: bool, captured: bool
+        self, block: Kafka, parts: tuple[Part, ...], declared: Declared, *, hex_key: bool, looks_up: bool
     ) -> DebeziumOptions:
-        """What the decoder is told. ``captured``: whether `headrace cdc` sets the connector up."""
-        without = self.updates_without_document or ("pass-over" if captured else "fail")
+        """What the decoder is told. ``looks_up``: whether the connector is known to look up the documents of updates."""
+        without = self.updates_without_document or ("pass-over" if looks_up else "fail")
         names = ("decimal", "time", "interval", "binary", "hstore", "bigint_unsigned")
         return DebeziumOptions(
             tables={

@@ -11,7 +11,7 @@ from blocks.connect import BlockOrName
 from blocks.errors import ConfigurationError
 from blocks.kafka import Kafka
 from blocks.s3 import CsvDialect
-from tasks.extractors.contract import ChangeExtractor, ReadOptions
+from tasks.extractors.contract import CHANGE_COLUMNS, ChangeExtractor, ReadOptions
 from tasks.extractors.fields import Declared
 from tasks.extractors.kafka.capture import Capture
 from tasks.extractors.kafka.dead_letters import DeadLetters
@@ -86,6 +86,10 @@ class KafkaTopics(Declared, Source):
                 f"{self.format}"
             )
         if self.fields and self.format == "debezium":
+            if self.mistyped == "null":
+                raise ValueError(
+                    "mistyped: null would make NULL of an _id of another type, and deletions bring nothing else; text or fail"
+                )
             others = [field.name for field in self.fields if field.key and field.where != "_id"]
             if others or not any(field.where == "_id" for field in self.fields):
                 raise ValueError(
@@ -100,9 +104,11 @@ class KafkaTopics(Declared, Source):
             raise ValueError(
                 f"parts: {', '.join(sorted(alien))} is told by events of format debezium alone, not {self.format}"
             )
-        taken = {COLUMNS[part].name for part in self.chosen}
+        taken = {COLUMNS[part].name for part in self.chosen} | {column.name for column in CHANGE_COLUMNS}
         if twice := sorted(taken & {field.name for field in self.fields}):
-            raise ValueError(f"fields: {', '.join(twice)} is the column of a part; call yours otherwise")
+            raise ValueError(
+                f"fields: {', '.join(twice)} is the column of a part or of every change stream; call yours otherwise"
+            )
         return self
 
     @property
@@ -130,8 +136,8 @@ class KafkaTopics(Declared, Source):
     def maker(self, dialect: CsvDialect) -> Callable[[JsonValue], Decoder]:
         """Makes decoders of the format; each is given the state of the one before."""
         if self.format == "debezium":
-            hex_key, captured = self.key_format == "bytes", self.capture is not None
-            events = self.debezium.options(self.connection, self.chosen, self, hex_key=hex_key, captured=captured)
+            hex_key, looks_up = self.key_format == "bytes", self.capture is not None and self.capture.looks_up
+            events = self.debezium.options(self.connection, self.chosen, self, hex_key=hex_key, looks_up=looks_up)
             return lambda state: debezium_decoder(dialect, events, state)
         parts: tuple[MessagePart, ...] = tuple(
             part for part in self.chosen if part != "source" and part != "transaction"

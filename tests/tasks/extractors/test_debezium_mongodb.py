@@ -5,6 +5,7 @@ The connector is the real one; the replica set is what `tests.servers.changes` i
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import UTC, datetime
 from typing import Any
@@ -21,9 +22,13 @@ from bson.regex import Regex
 from bson.timestamp import Timestamp
 
 from blocks.errors import ConfigurationError
+from blocks.kafka_connect import KafkaConnect
+from blocks.mongodb import MongoDB
+from blocks.s3 import CsvDialect
 from tasks.cdc import settings
 from tasks.extractors.contract import ReadOptions
 from tasks.extractors.fields import Declared
+from tasks.extractors.kafka.dead_letters import DeadLetters
 from tasks.extractors.kafka.debezium import DebeziumOptions
 from tasks.extractors.kafka.decoding import UndecodableError
 from tasks.extractors.kafka.message import Message
@@ -39,6 +44,7 @@ from tests.tasks.extractors.test_mongodb import block_of as mongodb_block_of
 
 OID = ObjectId("65a1b2c3d4e5f60718293a4b")
 PASS_OVER = DebeziumOptions(looks_up=True)
+WITHOUT = "an event of op u without a row or document"
 
 
 def event(
@@ -131,14 +137,14 @@ def test_declared_columns() -> None:
 
 def test_counts_are_of_what_is_written() -> None:
     """A document that cannot be written stops the call; what was counted until then is counted when the rest is given again."""
-    declared = Declared.model_validate(DECLARED | {"mistyped": "null"})
+    declared = Declared.model_validate(DECLARED)
     told = decoder(DebeziumOptions(declared=declared))
     good = [event(n, "c", f'{{"_id": {n},"total": "?"}}') for n in range(3)]
-    with pytest.raises(UndecodableError, match="an update without its document"):
+    with pytest.raises(UndecodableError, match=WITHOUT):
         told([*good, event(3, "u")])
     assert told.counted == {}
     assert len(rows(told(good), "shop.orders")) == 3
-    assert told.counted == {"total: not a decimal, written as NULL": 3}
+    assert told.counted == {"total: not a decimal, written as text": 3}
 
 
 @pytest.mark.parametrize(
@@ -146,8 +152,8 @@ def test_counts_are_of_what_is_written() -> None:
     [
         ({"mistyped": "fail"}, '{"_id": 1,"total": "x"}', r"field mistyped: total: not a decimal"),
         ({"extra": "refuse"}, '{"_id": 1,"new": 1}', r"field extra: a document has the field new"),
-        ({}, "[1]", "it is no document"),
-        ({}, '{"_id": 1', "Expecting .* delimiter"),
+        ({}, "[1]", r"its document is no Extended JSON: it is no document: '\[1\]'"),
+        ({}, '{"_id": 1', "its document is no Extended JSON: Expecting .* delimiter"),
     ],
 )
 def test_documents_that_are_refused(options: dict[str, Any], after: str, told: str) -> None:
@@ -173,6 +179,79 @@ def test_an_update_without_its_document() -> None:
         decode([event(0, "c")], PASS_OVER)
 
 
+def test_a_key_that_is_none_of_the_connectors() -> None:
+    """The error says that it is the key, and what it should be."""
+    for key in ("1", {"_id": "1"}, {"id": 5}):
+        last = message(1, "shop.shop.orders", key, json.loads(event(1, "d").value or b""))
+        with pytest.raises(UndecodableError, match=r'its key is not \{"id": "…"\}'):
+            decode([event(0, "c", '{"_id": 1}'), last])
+    bad = event(1, "d", key='{"$oid": ')
+    with pytest.raises(UndecodableError, match="its document is no Extended JSON"):
+        decode([event(0, "c", '{"_id": 1}'), bad])
+
+
+def test_other_connectors_in_the_same_topic() -> None:
+    """Events without a row are alike in all of them, and are told by what they say of their source."""
+    public = {"connector": "postgresql", "name": "p", "db": "d", "schema": "public", "table": "t", "lsn": 1, "ts_ms": 1}
+    truncated = message(1, "all", None, {"before": None, "after": None, "source": public, "op": "t"})
+    deleted = message(2, "all", {"id": "5"}, {"before": {"id": "5"}, "after": None, "source": public, "op": "d"})
+    mine = [Message("all", *each[1:]) for each in (event(0, "c", '{"_id": 1}'), event(3, "d"))]
+    made = decode([mine[0], truncated, deleted, mine[1]])
+    assert [row["_op"] for row in rows(made, "public.t")] == ["T", "D"]
+    assert [row["_op"] for row in rows(made, "shop.orders")] == ["I", "D"]
+
+
+def test_what_is_not_wanted_stops_nothing() -> None:
+    """A collection that the stream does not read may have what it likes."""
+    others = [
+        event(1, "u", collection="b"),
+        event(2, "c", "no document", collection="b"),
+        event(3, "c", collection="b"),
+    ]
+    told = decoder(DebeziumOptions(tables_wanted=lambda name: name == "shop.a"))
+    mixed = [event(0, "c", '{"_id": 0}', collection="a"), *others, event(4, "c", '{"_id": 4}', collection="a")]
+    made = told([Message("all", *each[1:]) for each in mixed])
+    assert [row["_id"] for row in rows(made, "shop.a")] == ["0", "4"]
+    assert told.counted == {"events of other tables, passed over": 3}
+
+
+def test_flattened_events_are_refused() -> None:
+    """As far as they say that they are MongoDB's."""
+    flat = message(0, "shop.shop.orders", {"id": "1"}, {"_id": "1", "a": 1, "__op": "c", "__collection": "orders"})
+    with pytest.raises(UndecodableError, match=r"flattened .* leave out ExtractNewDocumentState, or .* format json"):
+        decode([flat])
+
+
+@pytest.mark.parametrize("op", ["t", "m", "gone", "x"])
+def test_operations_that_the_connector_does_not_have(op: str) -> None:
+    with pytest.raises(UndecodableError, match="Invalid enum value"):
+        decode([event(0, op)], PASS_OVER)
+
+
+@pytest.mark.parametrize("null", ["", "∅", "Ã¼"])
+def test_many_are_written_as_each(null: str) -> None:
+    """Texts that are no ASCII where nothing is, values of other types, regular expressions: the same, however many there are."""
+    declared = Declared.model_validate({"fields": [*DECLARED["fields"], {"name": "mark", "default": "–Ã¼"}]})
+    texts = ['{"_id": 1}', '{"_id": 2,"total": null,"mark": "ü"}', '{"_id": 3,"mark": {"$regex": "\\rmark","$options": ""}}',
+             '{"_id": 4,"total": "x","other": "–"}']  # fmt: skip
+    events = [event(number, "c", texts[number % 4]) for number in range(160)]
+    options, dialect = DebeziumOptions(declared=declared), CsvDialect(null=null)
+    each = b"".join(records.data for one in events for _, records in decode([one], options, dialect))
+    assert b"".join(records.data for _, records in decode(events, options, dialect)) == each
+
+
+def test_many_that_are_refused() -> None:
+    """Each goes to the dead letters, and what stands between comes out."""
+    declared = Declared.model_validate(DECLARED | {"extra": "refuse"})
+    made = DeadLetters(decoder(DebeziumOptions(declared=declared)), CsvDialect())
+    more = {0: ',"new": 1', 1: "", 2: ""}
+    events = [event(n, "c", f'{{"_id": {n}{more[n % 3]}}}') for n in range(600)]
+    found = made(events)
+    assert [int(row["_id"]) for row in rows(found, "shop.orders")] == [n for n in range(600) if n % 3]
+    dead = [records.count for output, records in found if output.table != "shop.orders"]
+    assert sum(dead) == 200
+
+
 def test_others_than_mongodb_bring_their_columns() -> None:
     """Columns that are declared for a table's events are an error, and not without effect."""
     declared = DebeziumOptions(declared=Declared.model_validate(DECLARED))
@@ -193,8 +272,43 @@ def test_what_a_stream_declares(kafka_server: KafkaServer) -> None:
     for wrong in ([{"name": "total"}], [{"name": "_id"}, {"name": "sku", "key": True}]):
         with pytest.raises(ValueError, match=r"fields: deletions of MongoDB bring the _id alone"):
             source(fields=wrong)
+    with pytest.raises(ValueError, match=r"mistyped: null would make NULL of an _id"):
+        source(fields=[{"name": "_id"}], mistyped="null")
+    with pytest.raises(ValueError, match=r"fields: _op is the column of"):
+        source(fields=[{"name": "_id"}, {"name": "_op"}])
     with pytest.raises(ValueError, match=r"fields: columns are taken from documents"):
         source(format="text", fields=[{"name": "_id"}])
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "passes"),
+    [
+        ({}, {}, True),
+        ({"capture.mode": "change_streams_update_full_with_pre_image"}, {}, True),
+        ({"capture.mode": "change_streams"}, {}, False),
+        ({"capture.mode": "change_streams_with_pre_image"}, {}, False),
+        ({"capture.mode.full.update.type": "post_image"}, {}, False),
+        ({"capture.mode": "change_streams"}, {"updates_without_document": "pass-over"}, True),
+        ({}, {"updates_without_document": "fail"}, False),
+    ],
+)
+def test_which_updates_may_be_without_their_document(
+    kafka_server: KafkaServer, settings: dict[str, str], options: dict[str, Any], passes: bool
+) -> None:
+    """By default those of a connector that looks documents up, as far as the stream knows of it."""
+    capture = {
+        "connect": KafkaConnect(url="http://connect.example"), "database": MongoDB(hosts="db.example", database="shop"),
+        "settings": settings,
+    }  # fmt: skip
+    source = KafkaTopics(
+        connection=block_of(kafka_server), topics=("shop.*",), format="debezium", capture=capture, debezium=options
+    )
+    told = source.maker(CsvDialect())(None)
+    if passes:
+        assert told([event(0, "u")]) == []
+    else:
+        with pytest.raises(UndecodableError, match=WITHOUT):
+            told([event(0, "u")])
 
 
 def test_a_message_of_several_kinds_between() -> None:

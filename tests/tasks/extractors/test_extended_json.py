@@ -81,7 +81,6 @@ STRICT: list[tuple[str, Any]] = [
     ('{"$date": "1970-01-01T00:00:00Z"}', DatetimeMS(0)),
     ('{"$binary": "AP8=", "$type": "00"}', Binary(b"\0\xff")), ('{"$binary": "YWJj", "$type": "02"}', Binary(b"abc", 2)),
     ('{"$binary": "AAAAAAAAAAAAAAAAAAAABQ==", "$type": "4"}', Binary(uuid.UUID(int=5).bytes, 4)),
-    ('{"$uuid": "00000000-0000-0000-0000-000000000005"}', Binary(uuid.UUID(int=5).bytes, 4)),
     ('{"$regex": "a.b", "$options": "i"}', Regex("a.b", "i")), ('{"$timestamp": {"t": 5, "i": 6}}', Timestamp(5, 6)),
     ('{"$oid": "65a1b2c3d4e5f60718293a4b"}', OID), ('{"$minKey": 1}', MinKey()), ('{"$maxKey": 1}', MaxKey()),
     ('{"$code": "f()", "$scope": {"x": 1}}', Code("f()", {"x": 1})),
@@ -121,7 +120,17 @@ def test_bare_nan() -> None:
     [
         {"$date": "tomorrow"}, {"$oid": "65"}, {"$oid": 5}, {"$numberLong": "many"}, {"$numberDecimal": "x"},
         {"$numberLong": str(2**63)}, {"$binary": "?", "$type": "00"}, {"$binary": {"base64": "AA=="}}, {"$timestamp": 5},
-        {"$regex": "a"}, {"$date": 1, "other": 2}, {"$ref": "orders", "$id": OID}, {"$set": {"a": 1}}, {"$uuid": "1"},
+        {"$regex": "a"}, {"$numberInt": 5.7}, {"$numberLong": "1_000"}, {"$numberLong": " 5"}, {"$numberDouble": "1_0"},
+        {"$numberDouble": 5}, {"$numberInt": "5.0"}, {"$numberDecimal": " 5"}, {"$numberDecimal": 5}, {"$date": True},
+        {"$date": 1.5}, {"$date": "20260102T030405+05"}, {"$date": {"$numberLong": "5", "note": 1}}, {"$undefined": False},
+        {"$minKey": "mine"}, {"$minKey": True}, {"$maxKey": 2}, {"$oid": "65a1b2c3 d4e5f60718293a4"}, {"$symbol": 5},
+        {"$code": 1},
+        {"$timestamp": {"t": 1, "i": 2, "note": "lost"}}, {"$timestamp": {"t": 1, "i": 2.0}}, {"$timestamp": {"t": -1, "i": 2}},
+        {"$binary": {"base64": "AA==", "subType": "00", "note": 1}}, {"$binary": "AA==", "$type": 0},
+        {"$binary": "AA==", "$type": "-1"}, {"$regularExpression": {"pattern": "a", "options": "", "note": 1}},
+        {"$regex": "a", "$options": None}, {"$dbPointer": {"$ref": "c", "$id": OID, "note": 1}},
+        {"$code": "f()", "$scope": 5}, {"$date": 1, "other": 2}, {"$ref": "orders", "$id": OID},
+        {"$set": {"a": 1}}, {"$uuid": "1"},
     ],
 )  # fmt: skip
 def test_a_field_that_only_looks_like_a_type(value: Any) -> None:

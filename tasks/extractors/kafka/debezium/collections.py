@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -23,7 +23,7 @@ from tasks.extractors.bson.extended import document, parsed
 from tasks.extractors.contract import Column
 from tasks.extractors.fields import Declared
 from tasks.extractors.kafka.debezium.avro import AvroReader
-from tasks.extractors.kafka.debezium.events import GONE, Flat, Source
+from tasks.extractors.kafka.debezium.events import Flat, Source
 from tasks.extractors.kafka.debezium.readers import Decode, Shape, narrow
 from tasks.extractors.kafka.debezium.rows import Columns
 from tasks.extractors.kafka.fields import COLUMNS, Part
@@ -32,7 +32,7 @@ CONNECTOR = "mongodb"
 
 
 class DocumentRows:
-    """See `TableRows`. A row is a document in BSON."""
+    """See `TableRows`. A row is a document's text."""
 
     def __init__(self, declared: Declared, dialect: CsvDialect) -> None:
         fields = fields_of(declared)
@@ -42,9 +42,9 @@ class DocumentRows:
         self._null = dialect.null
         self.empty = f",{self._null}" * len(fields)
 
-    def values(self, rows: Sequence[bytes]) -> Columns:
-        """As they are: a document's fields are written in one go."""
-        return [list(rows)]
+    def values(self, rows: Sequence[str]) -> Columns:
+        """Documents in BSON, all fields of which are written in one go."""
+        return [[_bson(row) for row in rows]]
 
     def fields(self, columns: Columns) -> list[list[str]]:
         """One field, which is all of them with their commas."""
@@ -55,16 +55,19 @@ class DocumentRows:
         """None: documents are whole."""
         return set()
 
-    def careful(self, row: bytes) -> tuple[str, tuple[str, ...]]:
+    def careful(self, row: str) -> tuple[str, tuple[str, ...]]:
         """See `TableRows`."""
         return self.partial(row, frozenset()), ()
 
-    def partial(self, row: bytes, absent: frozenset[str]) -> str:
+    def partial(self, row: str, absent: frozenset[str]) -> str:
         """See `TableRows`."""
-        named = zip(self.columns, self._texts(row), strict=True)
+        raw = _bson(row)
+        with _told_as_data():
+            texts = self._made.texts(raw, 0, len(raw))
+        named = zip(self.columns, texts, strict=True)
         return "".join([f",{self._null if column.name in absent else text}" for column, text in named])
 
-    def key_only(self, _row: bytes) -> bool:
+    def key_only(self, _row: str) -> bool:
         """See `TableRows`. A document from before its deletion is whole."""
         return False
 
@@ -75,9 +78,12 @@ class DocumentRows:
         counted.clear()
         return found
 
-    def _texts(self, row: bytes) -> list[str]:
-        with _told_as_data():
-            return self._made.texts(row, 0, len(row))
+
+def _bson(text: str) -> bytes:
+    try:
+        return document(parsed(text))
+    except ValueError as error:
+        raise ValueError(f"its document is no Extended JSON: {error}: {text[:80]!r}") from error
 
 
 @contextmanager
@@ -95,39 +101,30 @@ def shape_of(declared: Declared, dialect: CsvDialect, parts: Sequence[Part]) -> 
     return Shape(rows, (*(COLUMNS[part] for part in parts), *rows.columns))
 
 
-def decoders(avro: AvroReader | None, key: AvroReader | None, *, looks_up: bool) -> tuple[Decode, Decode, Decode]:
-    """Those of an event, of a ``before``, and of a key. ``looks_up``: whether an update without its document is of one that was
-    gone when the connector looked it up."""
+def decoders(avro: AvroReader | None, key: AvroReader | None) -> tuple[Decode, Decode, Decode]:
+    """Those of an event, of a ``before``, and of a key."""
     kind = narrow(CONNECTOR)
     envelope = msgspec.defstruct(
         "Envelope",
-        [("op", str), ("source", kind), ("before", str | None, None), ("after", str | None, None)],
+        [("op", Op), ("source", kind), ("before", str | None, None), ("after", str | None, None)],
         gc=False,
     )
     decode: Decode = msgspec.json.Decoder(envelope).decode if avro is None else _of_avro(avro, kind)
     of_key: Decode = (
-        msgspec.json.Decoder(_Key).decode if key is None else lambda payload: _Key(key.read(bytes(payload))["id"])
+        msgspec.json.Decoder(_Key).decode if key is None else lambda payload: _Key(**key.read(bytes(payload)))
     )
 
-    def event(payload: Any) -> Any:
-        found = decode(payload)
-        if found.after is not None:
-            found.after = document(parsed(found.after))
-        elif found.op == "u":
-            if not looks_up:
-                raise ValueError(
-                    "an update without its document (`after` is null): the connector's capture.mode has to be "
-                    "change_streams_update_full; where it is, the document was deleted before the connector looked it up: set "
-                    "debezium.updates_without_document to pass-over"
-                )
-            found.op = GONE
-        return found
+    def key_row(payload: Any) -> str:
+        try:
+            return f'{{"_id":{of_key(payload).id}}}'
+        except (msgspec.DecodeError, TypeError) as error:
+            raise ValueError(f'its key is not {{"id": "…"}}, as the connector writes keys: {error}') from error
 
-    return (
-        event,
-        lambda found: None if found.before is None else document(parsed(found.before)),
-        lambda payload: document({"_id": parsed(of_key(payload).id)}),
-    )
+    return decode, lambda found: found.before, key_row
+
+
+Op = Literal["c", "r", "u", "d"]
+"""What MongoDB's connector sends."""
 
 
 class _Key(msgspec.Struct):
@@ -139,6 +136,7 @@ def _of_avro(avro: AvroReader, kind: type[Source]) -> Decode:
     def decode(payload: Any) -> Flat:
         found = avro.read(bytes(payload))
         source = msgspec.convert(found["source"], kind)
-        return Flat(op=found["op"], source=source, after=found["after"], before=found["before"])
+        op = msgspec.convert(found["op"], Op)
+        return Flat(op=op, source=source, after=found["after"], before=found["before"])
 
     return decode

@@ -18,7 +18,7 @@ from pydantic import JsonValue
 from blocks.s3 import CsvDialect
 from tasks.extractors.contract import Output, Records
 from tasks.extractors.kafka.debezium import times
-from tasks.extractors.kafka.debezium.events import LETTERS, PASSED_OVER
+from tasks.extractors.kafka.debezium.events import GONE, LETTERS, MESSAGES
 from tasks.extractors.kafka.debezium.learning import Learning, PassedOver
 from tasks.extractors.kafka.debezium.lines import Lines
 from tasks.extractors.kafka.debezium.options import DebeziumOptions
@@ -35,6 +35,9 @@ FAILURES = (msgspec.DecodeError, ValueError, LookupError, ArithmeticError, TypeE
 SEEN_BEFORE = "sent again by the connector, left out"
 NOT_WANTED = "events of other tables, passed over"
 EARLY_TOMBSTONES = "tombstones before any event, passed over"
+
+_FEWEST = 8
+"""Events that are looked at together at least."""
 
 _EPOCH_TEXT = times.stamp(6, 6)
 
@@ -169,6 +172,8 @@ class DebeziumDecoder:
             self._pass_over(stretch, at if sure else None)
         if stretch.events:
             self._choose(reader, stretch, at if sure else None)
+        if reader.looks_up and None in stretch.rows:
+            stretch.keep([event.after is not None or event.op != "u" for event in stretch.events], GONE)
         if stretch.events:
             self._keep(reader.shape.rows, stretch, *self._lines(reader, stretch, at if sure else None))
             for what, number in reader.shape.rows.told().items():
@@ -179,16 +184,14 @@ class DebeziumDecoder:
 
     def _pass_over(self, stretch: Stretch, sure: int | None) -> None:
         """Take out events that are no rows, and all from the first on that is of no known kind."""
-        known = LETTERS.keys() | PASSED_OVER.keys()
-        unknown = next((index for index, op in enumerate(stretch.ops) if op not in known), None)
+        unknown = next((index for index, op in enumerate(stretch.ops) if op not in LETTERS and op != "m"), None)
         if unknown is not None:
             if stretch.places[unknown] == sure:
                 raise UndecodableError(
                     stretch.batch[sure], f"an event of op {stretch.ops[unknown]!r}, which is not known"
                 )
             stretch.cut(unknown)
-        for passed, what in PASSED_OVER.items():
-            stretch.keep([op != passed for op in stretch.ops], what)
+        stretch.keep([op != "m" for op in stretch.ops], MESSAGES)
 
     def _choose(self, reader: Reader, stretch: Stretch, sure: int | None) -> None:
         """Say of each event where it goes, and take out those of tables that are not wanted."""
@@ -222,7 +225,7 @@ class DebeziumDecoder:
         if stretch.places[other] == sure:
             raise UndecodableError(stretch.batch[sure], f"it is of {first}, and not of {reader.table}")
         stretch.cut(other)
-        reader.most = max(8, 2 * other)
+        reader.most = max(_FEWEST, 2 * other)
         return names[:other]
 
     def _lines(self, reader: Reader, stretch: Stretch, sure: int | None) -> tuple[list[str], dict[int, Sequence[str]]]:
@@ -233,8 +236,11 @@ class DebeziumDecoder:
         """
         reader.shape.rows.told()  # of an attempt that failed
         try:
-            return self._written.of(reader, stretch)
+            lines = self._written.of(reader, stretch)
         except FAILURES as error:
+            reader.most = (
+                _FEWEST  # where one is refused, there are more: each costs what stands before it a second time
+            )
             for index, (key, event) in enumerate(zip(stretch.keys, stretch.events, strict=True)):
                 try:
                     self._written.of_one(reader, key, event)
@@ -246,6 +252,9 @@ class DebeziumDecoder:
                     reader.shape.rows.told()
                     return self._written.of(reader, stretch) if index else ([], {})
             raise error from None
+        if reader.table is None:
+            reader.most = min(MOST, 2 * reader.most)
+        return lines
 
     def _keep(self, rows: TableRows, stretch: Stretch, lines: list[str], absent: dict[int, Sequence[str]]) -> None:
         """Add the records of events that were not seen before."""

@@ -81,11 +81,7 @@ OTHERS = {
 
 MESSAGES = "messages of pg_logical_emit_message, passed over"
 
-GONE = "gone"
-"""As what an update is decoded whose document was deleted before MongoDB's connector looked it up."""
-
-PASSED_OVER = {"m": MESSAGES, GONE: "updates of documents that were deleted since, passed over"}
-"""``op`` of events that are no rows → as what they are counted."""
+GONE = "updates of documents that were deleted since, passed over"
 
 
 def other_kind(names: Mapping[str, Any]) -> str | None:

@@ -29,6 +29,15 @@ def is_added(name: str, prefix: str) -> bool:
     return name.startswith(prefix) and (rest in _OF_EVENT | _OF_SOURCE or rest.startswith(_PARTS))
 
 
+def refuse_documents(names: Sequence[str], prefix: str) -> None:
+    """`ValueError` for what ExtractNewDocumentState has made of MongoDB's events, as far as that can be told."""
+    if any(name in names for name in (f"{prefix}collection", f"{prefix}source_collection")):
+        raise ValueError(
+            "events of MongoDB that were flattened are no documents any more; leave out ExtractNewDocumentState, or read the "
+            "topic as format json"
+        )
+
+
 def added(names: Sequence[str], prefix: str) -> dict[str, str]:
     """What the fields are that were added: ``op``, ``deleted`` or an attribute of `Source` → the field's name."""
     found: dict[str, str] = {}

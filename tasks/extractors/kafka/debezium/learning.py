@@ -102,9 +102,11 @@ class Learning:
         return _reader(shape, decoders, tell, frame, key, source.connector)
 
     def _of_collections(self, frame: Frame, key: Key, avro: AvroReader | None = None) -> Reader:
-        decoders = collections.decoders(avro, key.avro, looks_up=self._options.looks_up)
+        decoders = collections.decoders(avro, key.avro)
         tell = origin.of_json() if avro is None else origin.of_items(avro.read)
-        return _reader(self._documents, decoders, tell, frame, key, collections.CONNECTOR)
+        made = _reader(self._documents, decoders, tell, frame, key, collections.CONNECTOR)
+        made.looks_up = self._options.looks_up
+        return made
 
     @cached_property
     def _documents(self) -> Shape:
@@ -122,6 +124,7 @@ class Learning:
             raise ValueError(f"its value is a {schema.type}, and not a row")
         self._refuse_fields(".".join(filter(None, where)))
         names = [name for name, _ in schema.fields]
+        flat.refuse_documents(names, prefix)
         added = flat.added(names, prefix)
         connector = self._options.connector or flat.connector_of(added)
         fields = [(name, part) for name, part in schema.fields if not flat.is_added(name, prefix)]
@@ -204,6 +207,7 @@ class Learning:
         name = (message.topic, tuple(members), key)
         if name in self._readers:
             return self._readers[name]
+        flat.refuse_documents(list(members), prefix)
         added = flat.added(list(members), prefix)
         connector = self._options.connector or flat.connector_of(added)
         columns = [column for column in members if not flat.is_added(column, prefix)]

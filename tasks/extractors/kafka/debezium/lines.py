@@ -26,6 +26,13 @@ def _part(fields: Fields, part: Part, options: DebeziumOptions) -> Callable[[Mes
     return lambda message, _origin: write(message)
 
 
+WITHOUT_DOCUMENT = (
+    "an event of op u without a row or document (`after` is null): of MongoDB the connector's capture.mode has to be "
+    "change_streams_update_full; where it is, the document was deleted before the connector looked it up: set "
+    "debezium.updates_without_document to pass-over"
+)
+
+
 class Lines:
     """Writes records without their line ends. Its methods raise what decoding bytes that are no event may raise."""
 
@@ -82,6 +89,8 @@ class Lines:
             return rows.careful(event.after)
         if event.op == "t":
             return rows.empty, ()
+        if event.op == "u":
+            raise ValueError(WITHOUT_DOCUMENT)
         if event.op != "d":
             raise ValueError(f"an event of op {event.op} without a row (`after` is null)")
         row = event.after if reader.is_flat else reader.row(event)

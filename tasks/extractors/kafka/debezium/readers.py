@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -72,6 +72,8 @@ class Reader:
     is_flat: bool = False
     knows_key_only: bool = False
     """Whether a ``before`` may hold nothing but the key (PostgreSQL's REPLICA IDENTITY DEFAULT)."""
+    looks_up: bool = False
+    """Whether an update without its document is of one that was gone when MongoDB's connector looked it up."""
     drops_tombstones: bool = True
     """False: a tombstone is all that is told of a deletion."""
     outputs: dict[str, Output] = field(default_factory=dict)
@@ -201,6 +203,7 @@ def json_row(shape: TableShape, *, strict: bool) -> type[msgspec.Struct]:
 _POSTGRES_FIELDS = ("name", "schema", "table", "ts_ms", "ts_us", "lsn", "sequence")
 _MYSQL_FIELDS = ("name", "db", "table", "ts_ms", "ts_us", "file", "pos", "row", "server_id")
 _MONGODB_FIELDS = ("name", "db", "table", "ts_ms", "ts_us")
+"""Its tables are called ``collection``."""
 
 
 def narrow(connector: str) -> type[Source]:
@@ -216,9 +219,13 @@ def narrow(connector: str) -> type[Source]:
     hints = Source.__annotations__
     defaults = {"name": ""}
     kinds = {"int | None": int | None, "str | None": str | None, "str": str}
-    fields = [(name, kinds[hints[name]], defaults.get(name)) for name in names]
+    fields: list[Any] = [(name, kinds[hints[name]], defaults.get(name)) for name in names]
     rest = {name: None for name in hints if name not in names}
-    rename = {"table": "collection"} if connector == "mongodb" else None
+    rename = None
+    if connector == "mongodb":
+        # Documents are texts, and keys are alike: else others' events without a row would be taken for its own.
+        own: Any = Literal["mongodb"]
+        fields, rename = [("connector", own), ("table", str), *fields[:2], *fields[3:]], {"table": "collection"}
     # What is left out is there all the same, as None, for who asks any source.
     return msgspec.defstruct(  # type: ignore[return-value]
         f"{connector}Source", fields, namespace={**rest, "of_table": Source.of_table}, rename=rename, gc=False

@@ -11,6 +11,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -24,6 +25,7 @@ from tasks.extractors.kafka.source import KafkaTopics
 from tests.flows.cdc import ByCommands, run_until_come
 from tests.flows.changes import META
 from tests.flows.conftest import NewShop
+from tests.flows.loads import Into, into_duckdb
 from tests.flows.shops import Row, Shop, save_block
 from tests.flows.test_kafka import kill_broker, kill_connect, kill_headrace
 from tests.flows.writers import while_they_write
@@ -225,10 +227,20 @@ async def assert_merges(shop: CollectionsShop) -> None:
         assert len(expected) == len(wanted)
 
 
+async def assert_loads(shop: CollectionsShop, into: Into) -> None:
+    """So does our own loader, which takes the commits one after the other."""
+    await into.load(shop.name, shop.destination())
+    for name, wanted in (await shop.collections()).items():
+        query = f"SELECT CAST(_id AS VARCHAR), CAST(counter AS VARCHAR), city, price FROM {name}"
+        found = {tuple(value or "" for value in row) for row in await into.fetch(query)}
+        assert found == {(row["_id"], row["counter"], row["city"], row["price"]) for row in wanted}
+
+
 async def test_the_chain(
     collections_shop: CollectionsShop,
     s3_faults: FaultProxy,
     prefect_faults: FaultProxy,
+    tmp_path: Path,
     record_property: Callable[[str, object], None],
 ) -> None:
     """Writers of every kind, while Kafka Connect, the broker and headrace are each killed at random moments."""
@@ -253,6 +265,7 @@ async def test_the_chain(
     await shop.catch_up(parameters, 2)
     assert all(writer.written > 20 for writer in writers)
     await assert_merges(shop)
+    await assert_loads(shop, into_duckdb(tmp_path))
     changes = await shop.changes()
     assert {row["_op"] for rows in changes.values() for row in rows} == {"S", "I", "U", "D"}
     assert (await extract(**parameters))["sequence"] is None

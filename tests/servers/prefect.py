@@ -56,7 +56,13 @@ class PrefectServer:
         return {**self.environment, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
 
     def start(self) -> None:
+        recorder = "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER"
         settings = {
+            # Task runs are recorded once in a second: while each is, SQLite is locked, and a run that begins is refused, whose
+            # client waits for a second or two before it asks again (docs/operations.md).
+            f"{recorder}_READ_BATCH_SIZE": "100",
+            f"{recorder}_BATCH_SIZE": "100",
+            f"{recorder}_FLUSH_INTERVAL": "1",
             "PREFECT_SERVER_UI_ENABLED": "false",
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{self.home}/server.db",

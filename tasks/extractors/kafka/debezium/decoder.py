@@ -238,9 +238,8 @@ class DebeziumDecoder:
         try:
             lines = self._written.of(reader, stretch)
         except FAILURES as error:
-            reader.most = (
-                _FEWEST  # where one is refused, there are more: each costs what stands before it a second time
-            )
+            # Where one is refused there are more, and each costs what stands before it a second time.
+            reader.most = _FEWEST
             for index, (key, event) in enumerate(zip(stretch.keys, stretch.events, strict=True)):
                 try:
                     self._written.of_one(reader, key, event)

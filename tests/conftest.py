@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
 from tests.servers.prefect import PrefectServer
+from tests.servers.prefect import database as prefect_database
 from tests.servers.support import free_port
 
 # Prefect reads its settings when it is imported: they point at the test server before it is there, so that no
@@ -286,12 +287,14 @@ def prefect_server() -> Iterator[PrefectServer]:
     """One Prefect server for the whole run; its address is in the environment from the beginning."""
     from prefect import __version__ as version
 
-    with _or_skip():
-        _PREFECT.start()
-    _started["Prefect"] = version
-    yield _PREFECT
-    _drain_prefect()
-    _PREFECT.stop()
+    with prefect_database() as url:
+        _PREFECT.database = url
+        with _or_skip():
+            _PREFECT.start()
+        _started["Prefect"] = version
+        yield _PREFECT
+        _drain_prefect()
+        _PREFECT.stop()
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import certifi
 
-from tests.servers.support import Daemon, data_folder, free_port
+from tests.servers import postgres
+from tests.servers.support import Daemon, ServerUnavailableError, data_folder, free_port
 
 # Nothing of these tests is told to anybody, and no profile of the person who runs them is read.
 QUIET = {
@@ -28,6 +29,8 @@ class PrefectServer:
     port: int
     home: Path
     keeps_home: bool = False  # when the tests are killed
+    database: str = dataclasses.field(default="", repr=False)
+    """The URL of a database; empty: a file of SQLite's in `home`."""
     daemon: Daemon | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -56,16 +59,10 @@ class PrefectServer:
         return {**self.environment, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
 
     def start(self) -> None:
-        recorder = "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER"
         settings = {
-            # Task runs are recorded once in a second: while each is, SQLite is locked, and a run that begins is refused, whose
-            # client waits for a second or two before it asks again (docs/operations.md).
-            f"{recorder}_READ_BATCH_SIZE": "100",
-            f"{recorder}_BATCH_SIZE": "100",
-            f"{recorder}_FLUSH_INTERVAL": "1",
             "PREFECT_SERVER_UI_ENABLED": "false",
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
-            "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{self.home}/server.db",
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": self.database or f"sqlite+aiosqlite:///{self.home}/server.db",
         }
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
         self.daemon = Daemon(
@@ -99,6 +96,22 @@ class PrefectServer:
                 return bool(answer.status == 200)
         except OSError:
             return False
+
+
+@contextlib.contextmanager
+def database() -> Iterator[str]:
+    """The URL of a database of PostgreSQL for one server, on a server of its own; empty where there is none.
+
+    On SQLite a write that meets another is refused, and its client waits for a second or two before it asks again
+    (docs/operations.md): that was most of the time of the tests.
+    """
+    with contextlib.ExitStack() as stack:
+        url = ""
+        if not os.environ.get("TEST_POSTGRES_URL"):
+            with contextlib.suppress(ServerUnavailableError):
+                server = stack.enter_context(postgres.started())
+                url = f"postgresql+asyncpg://{server.user}:{server.password}@{server.host}:{server.port}/{server.database}"
+        yield url
 
 
 @contextlib.contextmanager

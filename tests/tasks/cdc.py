@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from tasks.cdc import capture
 from tasks.extractors.kafka.source import KafkaTopics
+from tests.servers.connect import ConnectServer
 
 
 class Commands:
@@ -19,3 +22,11 @@ class Commands:
 
     async def disable(self, source: KafkaTopics) -> list[str]:
         return [line async for line in capture.disable(self.name, source)]
+
+    async def enabled_after_a_stop(self, connect: ConnectServer, source: KafkaTopics) -> str:
+        """What enabling tells of a connector that was stopped, which takes a moment to be."""
+        connect.ask("PUT", f"/connectors/{self.name}/stop")
+        async with asyncio.timeout(30):
+            while "was stopped, and goes on" not in (told := "\n".join(await self.enable(source))):
+                pass
+        return told

@@ -6,11 +6,13 @@ The replica set is what `tests.servers.changes` is, or the one of `TEST_MONGODB_
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from secrets import token_hex
 from typing import Any
 
+import bson
 import pytest
 
 from blocks.errors import ConfigurationError
@@ -113,10 +115,7 @@ async def test_capture_on_and_off(captured: Captured) -> None:
     assert any("can be read" in line for line in status)
     assert not any(line.startswith("error") for line in status), status
 
-    captured.connect.ask("PUT", f"/connectors/{captured.name}/stop")
-    async with asyncio.timeout(30):
-        while "was stopped, and goes on" not in (on := "\n".join(await captured.enable(source))):
-            pass
+    on = await captured.enabled_after_a_stop(captured.connect, source)
     assert f"connector {captured.name}: RUNNING, tasks: RUNNING" in on
 
     assert await captured.disable(source) == [f"connector {captured.name}: removed"]
@@ -186,6 +185,23 @@ async def test_changes_that_the_server_no_longer_keeps(captured: Captured, mongo
     mongodb_stand_in.forget()
     status = await captured.status(source)
     assert "error: capture: the server no longer keeps the changes from where the connector is on" in status
+
+
+async def test_how_far_it_is(mongodb_replicated: MongoServer, mongodb_stand_in: ReplicaSet) -> None:
+    """How old the last change is that was sent, where the connector tells; and for how long the server keeps changes."""
+    del mongodb_stand_in  # which lets everybody see its log
+    async with mongodb.connected(mongodb_block_of(mongodb_replicated)) as database:
+        await database.a.insert_one({"_id": 1})
+        async with database.watch(max_await_time_ms=1) as stream:
+            await stream.try_next()
+            token = b64encode(bson.encode(stream.resume_token)).decode()
+        now = (await database.command("hello"))["operationTime"].time
+        told = await mongodb.behind(database, {"resume_token": token, "sec": now - 5, "ord": 1})
+        idle = await mongodb.behind(database, {"resume_token": token, "sec": -1, "ord": -1})
+        found = [finding.text async for finding in mongodb.look(database)]
+    assert (told.level, told.text.partition(KEPT)[2]) == ("ok", ", the last of which it sent is 5 s old")
+    assert (idle.level, idle.text.partition(KEPT)[2]) == ("ok", "")
+    assert any(text.startswith("capture: changes of the last 0.") and "h are kept" in text for text in found), found
 
 
 async def test_a_capture_that_moved_to_another_database(captured: Captured) -> None:

@@ -108,10 +108,7 @@ async def test_capture_on_and_off(captured: Captured) -> None:
     assert any("the connector is at binlog." in line and "of log behind" in line for line in status)
     assert not any(line.startswith("error") for line in status), status
 
-    captured.connect.ask("PUT", f"/connectors/{captured.name}/stop")
-    async with asyncio.timeout(30):
-        while "was stopped, and goes on" not in (on := "\n".join(await captured.enable(source))):
-            pass
+    on = await captured.enabled_after_a_stop(captured.connect, source)
     assert f"connector {captured.name}: RUNNING, tasks: RUNNING" in on
 
     removed = await captured.disable(source)

@@ -152,7 +152,7 @@ def test_counts_are_of_what_is_written() -> None:
     [
         ({"mistyped": "fail"}, '{"_id": 1,"total": "x"}', r"field mistyped: total: not a decimal"),
         ({"extra": "refuse"}, '{"_id": 1,"new": 1}', r"field extra: a document has the field new"),
-        ({}, "[1]", r"its document is no Extended JSON: it is no document: '\[1\]'"),
+        ({}, "[1]", r"its document is no Extended JSON: it is no document$"),
         ({}, '{"_id": 1', "its document is no Extended JSON: Expecting .* delimiter"),
     ],
 )

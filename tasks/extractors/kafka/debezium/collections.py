@@ -83,7 +83,7 @@ def _bson(text: str) -> bytes:
     try:
         return document(parsed(text))
     except ValueError as error:
-        raise ValueError(f"its document is no Extended JSON: {error}: {text[:80]!r}") from error
+        raise ValueError(f"its document is no Extended JSON: {error}") from error
 
 
 @contextmanager

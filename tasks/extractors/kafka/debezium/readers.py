@@ -227,7 +227,7 @@ def narrow(connector: str) -> type[Source]:
         own: Any = Literal["mongodb"]
         fields, rename = [("connector", own), ("table", str), *fields[:2], *fields[3:]], {"table": "collection"}
     # What is left out is there all the same, as None, for who asks any source.
-    return msgspec.defstruct(  # type: ignore[return-value]
+    return msgspec.defstruct(  # type: ignore[return-value]  # it has the fields of a Source, and is none
         f"{connector}Source", fields, namespace={**rest, "of_table": Source.of_table}, rename=rename, gc=False
     )
 

@@ -58,10 +58,10 @@ _SYSTEM_TABLES = (  # what mariadb-install-db feeds to the server, in this order
 class Instance:
     """One data folder and the server on it; `port` stays the same over restarts.
 
-    `options` are further ones of the server's, which come after those of all servers here.
+    `options` are further ones of the server's, which come after those of all servers here; `zone` is its operating system's.
     """
 
-    def __init__(self, flavour: Flavour, folder: Path, *options: str) -> None:
+    def __init__(self, flavour: Flavour, folder: Path, *options: str, zone: str = "") -> None:
         instead = f"set {VARIABLES[flavour]} to the mysql:// URL of a server of your own"
         root = unpacked(flavour.lower(), [_PACKAGES[flavour]], without=_NOT_NEEDED, instead=instead)
         self.flavour = flavour
@@ -72,6 +72,7 @@ class Instance:
         self._share = root / "usr/share" / flavour.lower()
         self._root = root
         self._options = options
+        self._environment = {"TZ": zone} if zone else {}
         self._daemon: Daemon | None = None
 
     @property
@@ -112,7 +113,12 @@ class Instance:
         self._daemon = Daemon(
             self._command(*self._places(), f"--port={self.port}", f"--socket={self.socket}", *options),
             log=self._folder / "log",
-            env={"PATH": os.environ.get("PATH", ""), "HOME": str(self._folder), "LC_ALL": "C.UTF-8"},
+            env={
+                "PATH": os.environ.get("PATH", ""),
+                "HOME": str(self._folder),
+                "LC_ALL": "C.UTF-8",
+                **self._environment,
+            },
             folder=self._folder,
         )
         self._daemon.wait_until(self._greets, 60)
@@ -322,9 +328,9 @@ def started(flavour: Flavour) -> Iterator[MySQLServer]:
 
 
 @contextlib.contextmanager
-def _started(flavour: Flavour, *options: str) -> Iterator[MySQLServer]:
+def _started(flavour: Flavour, *options: str, zone: str = "") -> Iterator[MySQLServer]:
     with data_folder(flavour.lower()) as folder:
-        instance = Instance(flavour, folder, *options)
+        instance = Instance(flavour, folder, *options, zone=zone)
         authority = instance.create("tester", "secret")
         try:
             instance.start()
@@ -343,6 +349,13 @@ def _started(flavour: Flavour, *options: str) -> Iterator[MySQLServer]:
             )
         finally:
             instance.kill()  # its data goes with it, so nothing is asked
+
+
+@contextlib.contextmanager
+def elsewhere(server: MySQLServer, zone: str) -> Iterator[MySQLServer]:
+    """A server of the same kind on a machine whose time zone is `zone` (as in `TZ`); removed at the end."""
+    with _started(server.flavour, zone=zone) as other:
+        yield other
 
 
 @contextlib.asynccontextmanager

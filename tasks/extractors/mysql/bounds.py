@@ -12,13 +12,19 @@ later. Reading up to the highest value in sight therefore loses rows. Two ways c
 
 Both look at ``information_schema.innodb_trx``, which needs the privilege PROCESS, and before the snapshot is taken: a
 transaction that ended in between is in the snapshot. Read-only transactions, such as our own, hold nothing back.
+
+Starts of transactions are compared as moments, not as ages: InnoDB takes them from the kernel's coarse clock, which is behind
+the clock of NOW() by up to a tick, so "as old as a transaction that begins now" may mean a second later than it did begin.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -30,7 +36,7 @@ from blocks.errors import ConfigurationError
 from tasks.extractors.mysql.describe import Field
 from tasks.extractors.mysql.replica import is_replica
 from tasks.extractors.mysql.select import Bound
-from tasks.extractors.mysql.session import Session
+from tasks.extractors.mysql.session import Row, Session
 from tasks.extractors.mysql.sql import number_of
 
 WRITERS_SECONDS = 10.0
@@ -46,8 +52,14 @@ Our own locks (see `snapshot`) hold statements up for three seconds at most, eac
 _CACHE_SECONDS = 0.15
 _CACHE_TRIES = 40
 
-_TRANSACTIONS = """
-    SELECT trx_mysql_thread_id, trx_id, trx_started, trx_rows_modified, trx_query, CONNECTION_ID()
+# Starts are told in the operating system's zone, whatever the session's is. An hour (or half of one) that a change of the
+# clock repeats means either moment: it counts as the earlier one.
+_BEGAN = "UNIX_TIMESTAMP(trx_started)"
+_REPEATED = " ".join(
+    f"WHEN FROM_UNIXTIME({_BEGAN} - {seconds}) = trx_started THEN {seconds}" for seconds in (3600, 1800)
+)
+_TRANSACTIONS = f"""
+    SELECT trx_mysql_thread_id, trx_id, {_BEGAN} - CASE {_REPEATED} ELSE 0 END, trx_rows_modified, trx_query
     FROM information_schema.innodb_trx WHERE trx_is_read_only = 0"""
 
 _DENIED = (ER.SPECIFIC_ACCESS_DENIED_ERROR, ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR)
@@ -75,15 +87,15 @@ class Transaction:
     thread: int
     """0: a prepared one (XA) whose session is gone, and the start of which may be lost."""
     id: str
-    started: datetime
-    """In whatever zone the server counts; comparable among each other."""
+    began: int
+    """Seconds since 1970; never later than it was."""
     writes: bool
     """It has written, or a statement of it that may write is running."""
 
     @property
     def identity(self) -> str:
         # A transaction's number changes with its first write.
-        return f"{self.thread} {self.started}" if self.thread else self.id
+        return f"{self.thread} {self.began}" if self.thread else self.id
 
 
 async def time_bound(session: Session, field: Field, zone: str, lag: timedelta) -> Bound:
@@ -92,20 +104,19 @@ async def time_bound(session: Session, field: Field, zone: str, lag: timedelta) 
     It is cut to the whole second: stamps that a column's precision or an application cut are still not below it.
     """
     notes = [_REPLICA] if await is_replica(session.rows) else []
-    now = int(float(await session.value("SELECT UNIX_TIMESTAMP(NOW(6))") or 0))
-    seen = await _seen(session)
+    now = oldest = int(float(await session.value("SELECT UNIX_TIMESTAMP(NOW(6))") or 0))
+    seen = await _oldest(session, now)
     if seen is None:
-        held = timedelta(0)
         notes.append(_NO_PROCESS)
     else:
         left = await _wait_for(session, prepared_only=True)
         if left:
             return Bound(None, exclusive=True, notes=(*notes, _held_back(left)))
-        held = seen
-        if held > timedelta(minutes=1):
+        oldest = seen
+        if now - oldest > 60:
+            held = timedelta(seconds=now - oldest)
             notes.append(f"held back by {held}: so old is the oldest transaction or writing statement in flight")
-    oldest = now - int(held.total_seconds()) - int(lag.total_seconds())
-    value = await _local(session, field, zone, oldest)
+    value = await _local(session, field, zone, oldest - math.ceil(lag.total_seconds()))
     return Bound(value, exclusive=True, notes=tuple(notes))
 
 
@@ -121,62 +132,66 @@ async def value_bound(session: Session, highest: str) -> Bound:
     return Bound(value, exclusive=False, notes=tuple(notes))
 
 
-async def _seen(session: Session) -> timedelta | None:
-    """How long ago the oldest transaction or writing statement in flight began; None where the user may not know."""
-    # In this order: a statement that ends in between has reached InnoDB, so its transaction is seen, or is committed.
-    statement = await _oldest_statement(session)
-    found = await _transactions(session)
-    if found is None:
-        return None
-    transactions, own = found
-    late = timedelta(seconds=LATE_SECONDS)
-    ages = [own.started - other.started + late * other.writes for other in transactions if other.thread]
-    return max([timedelta(0), statement, *ages])
+async def _oldest(session: Session, now: int) -> int | None:
+    """When the oldest transaction or writing statement in flight began, at most ``now``; None if the user may not know.
 
-
-async def _oldest_statement(session: Session) -> timedelta:
-    """Age of the oldest statement that may write: one that has not reached InnoDB yet is in no transaction."""
-    rows = await session.rows("SHOW FULL PROCESSLIST")
-    running = [
-        int(float(seconds or 0)) + 1  # whole seconds, cut
-        for number, _, _, _, command, seconds, _, statement, *_ in rows
-        if command in ("Query", "Execute") and int(number or 0) != session.id and not _READS.match(statement or "")
-    ]
-    return timedelta(seconds=max([0, *running]))
-
-
-async def _transactions(session: Session) -> tuple[list[Transaction], Transaction] | None:
-    """Transactions of others that may write, and one of our own that began just now; None without the privilege.
-
-    Ours is the proof that the list is no older than this call, and the clock that the others' starts are measured by.
+    Both in seconds since 1970.
     """
-    await session.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ WRITE")
-    try:
-        for _ in range(_CACHE_TRIES):
-            await asyncio.sleep(_CACHE_SECONDS)
-            try:
-                rows = await session.rows(_TRANSACTIONS)
-            except aiomysql.MySQLError as error:
-                if number_of(error) in _DENIED:
-                    return None
-                raise
-            all_of_them = [_transaction(row) for row in rows]
-            own = [transaction for transaction in all_of_them if transaction.thread == session.id]
-            if own:
-                return [other for other in all_of_them if other.thread != session.id], own[0]
-    finally:
-        if session.is_usable:
-            await session.execute("ROLLBACK")
+    # In this order: a statement that ends in between has reached InnoDB, so its transaction is seen, or is committed.
+    running = await _running(session)
+    transactions = await _transactions(session)
+    if transactions is None:
+        return None
+    late = math.ceil(LATE_SECONDS)
+    began = [other.began - late * other.writes for other in transactions if other.thread]
+    return min([now, *(now - age for age in running.values()), *began])
+
+
+async def _running(session: Session) -> dict[int, int]:
+    """Statements that may write, by their threads, and for how many seconds they have been running at most.
+
+    One that has not reached InnoDB yet is in no transaction.
+    """
+    rows = await session.rows("SHOW FULL PROCESSLIST")
+    return {
+        int(thread or 0): int(float(seconds or 0)) + 1  # whole seconds, cut
+        for thread, _, _, _, command, seconds, _, statement, *_ in rows
+        if command in ("Query", "Execute") and int(thread or 0) != session.id and not _READS.match(statement or "")
+    }
+
+
+async def _transactions(session: Session) -> list[Transaction] | None:
+    """Transactions of others that may write; None without the privilege.
+
+    One of our own that is begun for it is the proof that the list is no older than this call.
+    """
+    async with _in_zone(session, "'SYSTEM'"):
+        await session.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ WRITE")
+        try:
+            for _ in range(_CACHE_TRIES):
+                await asyncio.sleep(_CACHE_SECONDS)
+                try:
+                    rows = await session.rows(_TRANSACTIONS)
+                except aiomysql.MySQLError as error:
+                    if number_of(error) in _DENIED:
+                        return None
+                    raise
+                found = [_transaction(row) for row in rows]
+                if any(transaction.thread == session.id for transaction in found):
+                    return [other for other in found if other.thread != session.id]
+        finally:
+            if session.is_usable:
+                await session.execute("ROLLBACK")
     raise TimeoutError("information_schema.innodb_trx did not show this connection's own transaction")
 
 
-def _transaction(row: tuple[str | None, ...]) -> Transaction:
-    thread, number, started, modified, statement, _ = row
+def _transaction(row: Row) -> Transaction:
+    thread, number, began, modified, statement = row
     busy = statement is not None and not _READS.match(statement)
     return Transaction(
         thread=int(thread or 0),
         id=str(number),
-        started=datetime.fromisoformat(str(started)),
+        began=int(float(began or 0)),
         writes=int(modified or 0) > 0 or busy or not int(thread or 0),
     )
 
@@ -192,10 +207,16 @@ async def _wait_for(session: Session, *, prepared_only: bool) -> set[str] | None
 
 
 async def _writers(session: Session, prepared_only: bool) -> set[str] | None:
+    # MariaDB leaves a statement out of innodb_trx while somebody else looks at it: the list of threads shows that it runs.
+    running = {} if prepared_only else await _running(session)
     found = await _transactions(session)
     if found is None:
         return None
-    return {other.identity for other in found[0] if other.writes and not (prepared_only and other.thread)}
+    return {
+        other.identity
+        for other in found
+        if (other.writes or other.thread in running) and not (prepared_only and other.thread)
+    }
 
 
 def _held_back(left: set[str]) -> str:
@@ -221,9 +242,15 @@ async def _local(session: Session, field: Field, zone: str, seconds: int) -> str
 
 
 async def _by_server(session: Session, seconds: int) -> datetime:
-    await session.execute("SET SESSION time_zone = @@GLOBAL.time_zone")
-    try:
+    async with _in_zone(session, "@@GLOBAL.time_zone"):
         return datetime.fromisoformat(str(await session.value(f"SELECT FROM_UNIXTIME({seconds})")))
+
+
+@asynccontextmanager
+async def _in_zone(session: Session, zone: str) -> AsyncIterator[None]:
+    await session.execute(f"SET SESSION time_zone = {zone}")
+    try:
+        yield
     finally:
         if session.is_usable:
             await session.execute("SET SESSION time_zone = '+00:00'")

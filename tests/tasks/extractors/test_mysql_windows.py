@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -17,7 +20,7 @@ from tasks.extractors.contract import ReadOptions
 from tasks.extractors.mysql import bounds
 from tasks.extractors.mysql.session import Row, Session
 from tasks.extractors.mysql.source import MySQLQuery, MySQLTable
-from tests.servers.mysql import MySQLServer, connected
+from tests.servers.mysql import MySQLServer, connected, elsewhere
 from tests.tasks.extractors.test_mysql import block_of
 from tests.windows import NUMBERS, Events, Execute, WindowContract, settle
 
@@ -103,6 +106,53 @@ class TestWindows(WindowContract):
         await settle()
         after, _ = await events.window(plan.until)
         assert before + after == [1, 2]
+
+    async def test_a_transaction_of_the_second_before_counts(
+        self, events: MySQLEvents, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A look that falls on the start of a second, when InnoDB's own clock is still in the one before."""
+        monkeypatch.setattr(bounds, "LATE_SECONDS", 0)
+        _look_when_a_second_begins(monkeypatch)
+        since: JsonValue = None
+        found: list[int] = []
+        for _ in range(3):  # the two clocks are rarely, but now and then, at one
+            await settle()
+            async with events.session() as late:
+                await late("START TRANSACTION WITH CONSISTENT SNAPSHOT")
+                await late("INSERT INTO events (local) VALUES (NOW(6))")
+                await events.write("INSERT INTO events (local) VALUES (NOW(6))")
+                rows, plan = await events.window(since, "local")
+                await late("COMMIT")
+            since, found = plan.until, found + rows
+        await settle()
+        rows, _ = await events.window(since, "local")
+        assert found + rows == [1, 2, 3, 4, 5, 6]
+
+    async def test_starts_are_told_in_the_zone_of_the_servers_machine(
+        self, events: MySQLEvents, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A transaction holds back there, too; of two moments with one local time the earlier one counts."""
+        monkeypatch.setattr(bounds, "LATE_SECONDS", 0)
+        with elsewhere(events.server, "CET-1CEST,M3.5.0,M10.5.0/3") as server:
+            there = MySQLEvents(await server.create_database())
+            await there.create()
+            await there.write("INSERT INTO events (kind) VALUES ('first')")
+            await settle()
+            async with there.session() as late:
+                await late("BEGIN")
+                await late("INSERT INTO events (kind) VALUES ('late')")
+                await asyncio.sleep(2.1)
+                before, plan = await there.window(None)
+                await late("COMMIT")
+            await settle()
+            after, _ = await there.window(plan.until)
+            assert (before, after) == ([1], [2])
+            # On the last Sunday of October two becomes three twice, on that of March never.
+            for local, moment in (
+                ("10-25 01:59:59", "10-24 23:59:59"), ("10-25 02:00:00", "10-25 00:00:00"), ("10-25 02:59:59", "10-25 00:59:59"),
+                ("10-25 03:00:00", "10-25 02:00:00"), ("03-29 01:59:59", "03-29 00:59:59"), ("03-29 03:00:00", "03-29 01:00:00"),
+            ):  # fmt: skip
+                assert await _began(there.server, f"2026-{local}") == datetime.fromisoformat(f"2026-{moment}+00:00")
 
     async def test_a_transaction_that_only_reads_delays_no_number(self, events: MySQLEvents) -> None:
         """A transaction that has written nothing draws higher numbers than those in sight, so nobody waits for it."""
@@ -194,3 +244,26 @@ def _between_looks(monkeypatch: pytest.MonkeyPatch, happen: Callable[[], Awaitab
         return await rows(session, statement)
 
     monkeypatch.setattr(Session, "rows", watched)
+
+
+def _look_when_a_second_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask the server for the time when a second has just begun."""
+    value = Session.value
+
+    async def timely(session: Session, statement: str) -> str | None:
+        if statement == "SELECT UNIX_TIMESTAMP(NOW(6))":
+            begins = math.ceil(time.time())
+            await asyncio.sleep(begins - time.time() - 0.002)
+            while time.time() < begins:
+                pass
+        return await value(session, statement)
+
+    monkeypatch.setattr(Session, "value", timely)
+
+
+async def _began(server: MySQLServer, local: str) -> datetime:
+    """What is made of a start that `innodb_trx` tells."""
+    columns = f"1 trx_mysql_thread_id, 1 trx_id, TIMESTAMP('{local}') trx_started, 1 trx_rows_modified, NULL trx_query"
+    told = bounds._TRANSACTIONS.replace("information_schema.innodb_trx", f"(SELECT {columns}, 0 trx_is_read_only) one")
+    _, _, seconds, *_ = (await server.fetch(told))[0]
+    return datetime.fromtimestamp(int(seconds), UTC)

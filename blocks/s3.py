@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from aiobotocore.config import AioConfig
 from prefect.blocks.core import Block
 from prefect_aws import AwsCredentials
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from blocks.errors import ConfigurationError
 from blocks.hosts import is_local
@@ -217,6 +217,17 @@ lake.save("lake", overwrite=True)
         description="For stores without conditional writes (If-None-Match). What is lost: of two runs of one stream "
         "at the same time both may commit, and rows are loaded twice. Leave off where the store can do it.",
     )
+
+    _is_proved: bool = PrivateAttr(default=False)
+
+    @property
+    def is_proved(self) -> bool:
+        """Whether the store was seen to refuse a second conditional write, by this object."""
+        return self._is_proved
+
+    def prove(self) -> None:
+        """Remember that it was."""
+        self._is_proved = True
 
     @field_validator("prefix")
     @classmethod

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
+from contextlib import suppress
 from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 SEQUENCE_DIGITS = 20
 _UNCONDITIONAL = "allow_unconditional_commits"
+
+_PROBE_SECONDS = 5.0
+"""How long a probe that is cancelled may take to clean up."""
 
 
 class _Stored(BaseModel):
@@ -183,7 +187,24 @@ class CommitLog:
         return standing
 
     async def probe(self) -> None:
-        """Make sure that the store refuses a second conditional write; `ConfigurationError` when it does not."""
+        """Make sure that the store refuses a second conditional write; `ConfigurationError` when it does not.
+
+        It is asked once for each object of the destination: a flow that follows a stream plans every few seconds.
+        """
+        if self._destination.is_proved:
+            return
+        probing = asyncio.create_task(self._probe())
+        try:
+            await asyncio.shield(probing)
+        except asyncio.CancelledError:
+            # A put that is given up on its way may arrive after the delete.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PROBE_SECONDS):
+                    await asyncio.gather(probing, return_exceptions=True)
+            raise
+        self._destination.prove()
+
+    async def _probe(self) -> None:
         key = self._destination.key(self.stream, "_probe", uuid.uuid4().hex)
         try:
             await self._put(key, b"")

@@ -124,6 +124,24 @@ async def test_a_store_without_conditional_writes_is_refused(shop: Shop, s3_faul
     assert (await shop.run("full", allowed))["committed"]
 
 
+async def test_a_probe_that_is_cancelled_leaves_nothing(shop: Shop, s3_faults: FaultProxy) -> None:
+    """Its object is on its way when the run is told to end: it would arrive after it was removed."""
+    destination = shop.destination(s3_faults.endpoint)
+    async with destination.client() as client:
+        probing = asyncio.create_task(CommitLog(client, destination, shop.name).probe())
+
+        async def cancel(_request: Request) -> None:
+            probing.cancel()
+            await asyncio.sleep(0.5)
+
+        rule = s3_faults.before(Call(cancel), method="PUT", path="/_probe/")
+        with pytest.raises(asyncio.CancelledError):
+            await probing
+    assert rule.fired == 1
+    await asyncio.sleep(1)
+    assert await shop.leftovers() == []
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

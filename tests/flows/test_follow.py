@@ -46,13 +46,16 @@ async def more_than_a_part(shop: ChangesShop) -> None:
     await shop.execute(f"INSERT INTO orders (id, counter, note) VALUES {values}")
 
 
-async def test_following(changes_shop: ChangesShop) -> None:
+async def test_following(changes_shop: ChangesShop, s3_faults: FaultProxy) -> None:
     """`follow` commits again and again, none larger than it may be, and stops when it is time."""
     await changes_shop.execute(*(ADD.format(number) for number in range(1, 6)))
     await changes_shop.capture()
     await changes_shop.execute(*(ADD.format(number) for number in range(6, 31)))
-    told: Any = await follow(**await followed(changes_shop), commit_rows=10, stop_after=12)
+    through_proxy = await followed(changes_shop, endpoint=s3_faults.endpoint)
+    told: Any = await follow(**through_proxy, commit_rows=10, stop_after=12)
     assert (told["commits"], told["rows"], told["sequence"]) == (3, 25, 4)
+    # Whether the store has conditional writes is asked once, not by each run.
+    assert len(s3_faults.requests(method="PUT", path="/_probe/")) == 2
     assert [commit.rows for commit in await changes_shop.commits()] == [5, 10, 10, 5]
     await assert_replays(changes_shop)
 

@@ -11,7 +11,7 @@ from blocks.kafka import Kafka
 from tasks.extractors.contract import ReadOptions
 from tasks.extractors.kafka.cluster import EARLIEST, LATEST, Cluster, Place
 from tasks.extractors.kafka.consumer import Reader
-from tasks.extractors.kafka.planner import chosen
+from tasks.extractors.kafka.planner import chosen, meant, not_there
 from tasks.findings import Finding, Findings, greeting
 
 _SHORTEST_KEPT = 24 * 3600 * 1000
@@ -28,13 +28,22 @@ async def look(source: Any, options: ReadOptions) -> Findings:
     block: Kafka = source.connection
     cluster = await asyncio.to_thread(Cluster, block)
     names = await asyncio.to_thread(cluster.names)
-    meant = block.tls_mode == "disable"
+    in_clear = block.tls_mode == "disable"
     hosts = [server.strip().rpartition(":")[0] for server in block.bootstrap_servers.split(",")]
-    tls = None if meant else f"TLS ({block.tls_mode})"
+    tls = None if in_clear else f"TLS ({block.tls_mode})"
     yield greeting(
         f"{block.describe()} answers", tls, in_clear_is_meant=block.tls is not None or all(map(is_local, hosts))
     )
-    wanted = chosen(source.topics, names)
+    if source.capture is not None and (missing := not_there(source.topics, names)):
+        yield Finding(
+            "warning",
+            f"source: no topic is called {', '.join(missing)} yet: the connector makes one with its first message",
+            "`headrace cdc enable` makes the connector, `headrace cdc status` tells how it is; the table may be empty",
+        )
+        if not (wanted := meant(source.topics, names)):
+            return
+    else:
+        wanted = chosen(source.topics, names)
     topics = await asyncio.to_thread(cluster.topics, wanted)
     places = [(topic.name, number) for topic in topics.values() for number in range(topic.partitions)]
     first = await asyncio.to_thread(cluster.offsets, places, EARLIEST)

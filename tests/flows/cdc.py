@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from blocks.s3 import S3Destination
 from flows.extract import extract
@@ -132,6 +132,7 @@ class DebeziumShop(Shop):
 
 async def run_until_come(shop: Shop, parameters: dict[str, Any], keys: dict[str, tuple[str, ...]], last: int) -> None:
     """Runs, until each table's row whose key begins with ``-last`` has come: topics do not wait for each other."""
+    await asyncio.to_thread(cast("Chain", shop).kafka.wait_for_topics, *parameters["source"]["topics"])
     missing, looked_at = set(keys), len(await shop.commits())
     while missing:
         await extract(**parameters)

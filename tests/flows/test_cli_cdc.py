@@ -46,7 +46,8 @@ async def test_the_sample_of_the_wal_runs(cdc_shop: DebeziumShop, tmp_path: Path
     try:
         enabled = await told("cdc", "enable", "shop-wal")
         assert (enabled.exit_code, f"connector {shop.name}: created" in enabled.output) == (0, True), enabled.output
-        await _there(shop)
+        tables = (f"{shop.name}.public.{name}" for name in ("orders", "items"))
+        await asyncio.to_thread(shop.kafka.wait_for_topics, *tables)
         checked = await told("check", "shop-wal")
         assert checked.exit_code == 0, checked.output
         assert "wal_level is logical" in checked.output
@@ -80,12 +81,3 @@ async def test_the_sample_of_the_wal_runs(cdc_shop: DebeziumShop, tmp_path: Path
         "orders": ["S", "U"],
         "items": ["S", "D"],
     }
-
-
-async def _there(shop: DebeziumShop) -> None:
-    """Return when the snapshot's topics are there."""
-    async with asyncio.timeout(60):
-        while not {f"{shop.name}.public.orders", f"{shop.name}.public.items"} <= (
-            await asyncio.to_thread(lambda admin: set(admin.list_topics(timeout=10).topics), shop.kafka.admin)
-        ):
-            await asyncio.sleep(0.3)

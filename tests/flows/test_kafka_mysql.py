@@ -120,6 +120,7 @@ async def test_both_ways_bring_the_same(
     await shop.capture_changes()
     ours, theirs = await shop.both()
     # Nothing is written until both have their snapshot: of the same moment.
+    await asyncio.to_thread(shop.kafka.wait_for_topics, *theirs["source"]["topics"])
     async with asyncio.timeout(120):
         while sum([len(rows) for rows in (await shop.through_kafka.changes()).values()]) < 3 + 2 + 2:
             await extract(**theirs)

@@ -7,6 +7,7 @@ wants TLS and a log-in.
 import base64
 import contextlib
 import dataclasses
+import fnmatch
 import os
 import secrets
 import signal
@@ -213,6 +214,14 @@ class KafkaServer:
         offset = asked.result(30).offset
         del admin
         return int(offset)
+
+    def wait_for_topics(self, *patterns: str, seconds: float = 120) -> None:
+        """Return as soon as each pattern is that of a topic: a connector makes one with its first message."""
+        admin, deadline = self.admin, time.monotonic() + seconds
+        while missing := [one for one in patterns if not fnmatch.filter(admin.list_topics(timeout=10).topics, one)]:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no topic is called {missing}")
+            time.sleep(0.2)
 
     def wait_for_end(self, topic: str, end: int, seconds: float = 60) -> None:
         """Return as soon as a topic of one partition has come to that offset."""

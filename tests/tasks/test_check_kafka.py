@@ -9,7 +9,7 @@ from tasks import check_kafka, discover
 from tasks.extractors.catalog import deployment
 from tasks.extractors.contract import ReadOptions
 from tests.servers.kafka import KafkaServer
-from tests.tasks.extractors.kafka import block_of, secured_block_of, topics
+from tests.tasks.extractors.kafka import a_capture, block_of, secured_block_of, topics
 
 
 async def told(source: Any) -> list[str]:
@@ -42,6 +42,26 @@ async def test_what_would_go_wrong(kafka_server: KafkaServer) -> None:
     lenient = await told(topics(kafka_server, compacted, undecodable="dead-letter"))
     assert any(line.startswith("warning") and "it is not JSON" in line for line in lenient)
     assert not any(line.startswith("error") for line in lenient)
+
+
+async def test_topics_that_are_not_there_yet(kafka_server: KafkaServer) -> None:
+    """Of a stream with a connector of its own they are a warning, with the commands that make and show it."""
+    topic = kafka_server.topic()
+    found = [
+        line
+        async for line in check_kafka.look(
+            topics(kafka_server, f"{topic}.*", capture=a_capture()), ReadOptions(mode="changes")
+        )
+    ]
+    assert [line.level for line in found] == ["ok", "warning"]
+    assert "headrace cdc enable" in found[1].way_out
+    found = [
+        line
+        async for line in check_kafka.look(
+            topics(kafka_server, f"{topic}.a", topic, capture=a_capture()), ReadOptions(mode="changes")
+        )
+    ]
+    assert f"1 topic(s), 1 partition(s), up to 0 messages: {topic}" in found[2].text
 
 
 async def test_what_a_cluster_holds(kafka_server: KafkaServer) -> None:

@@ -41,6 +41,8 @@ class TopicsSubject:
     """All else that decides which records are made."""
     decoder: Callable[[JsonValue], Decoder]
     """Makes the decoder of a partition; given the state of the one before."""
+    awaited: bool = False
+    """The stream's own connector makes the topics, each with its first message."""
 
 
 class TopicsExtractor:
@@ -87,7 +89,7 @@ class TopicsExtractor:
 
     def _window(self, since: KafkaPosition | None) -> Window:
         subject = self._subject
-        return window(Cluster(subject.block), subject.topics, subject.start, since)
+        return window(Cluster(subject.block), subject.topics, subject.start, since, awaited=subject.awaited)
 
     async def capture(self, plan: Plan, partition: Partition, emit: Emit) -> JsonValue:  # noqa: ARG002 - of the contract
         """See `ChangeExtractor.capture`; the position is a `Reached`."""

@@ -28,12 +28,18 @@ class Window:
     """What of topics that are new was not there any more."""
 
 
-def window(cluster: Cluster, patterns: Sequence[str], start: str, since: KafkaPosition | None) -> Window:
+def window(
+    cluster: Cluster, patterns: Sequence[str], start: str, since: KafkaPosition | None, *, awaited: bool = False
+) -> Window:
     """Everything from ``since`` (None: ``start``) to where the topics end now. Blocks.
 
+    ``awaited``: topics that are not there yet are no error, for a connector of the stream's own makes them.
     Raises `PositionLost` where offsets are gone that were not read, `ConfigurationError` for what the user has to mend.
     """
-    topics = cluster.topics(chosen(patterns, cluster.names()))
+    names = cluster.names()
+    # A first run from the latest messages, say, has to see a topic to know which those are.
+    lenient = awaited and (since is not None or start.strip().lower() == "earliest")
+    topics = cluster.topics(meant(patterns, names) if lenient else chosen(patterns, names))
     if since is not None:
         _same_topics(since, topics, patterns)
     places = [(topic.name, number) for topic in topics.values() for number in range(topic.partitions)]
@@ -41,6 +47,8 @@ def window(cluster: Cluster, patterns: Sequence[str], start: str, since: KafkaPo
     notes: tuple[str, ...] = ()
     if since is None:
         begin = _started(cluster, start, first, next_)
+        if missing := ", ".join(not_there(patterns, names)):
+            notes = (f"no topic is called {missing} yet: the connector makes one with its first message",)
     else:
         begin = {place: _begun(since, place, first) for place in places}
         notes = _late(since, first)
@@ -56,15 +64,29 @@ def window(cluster: Cluster, patterns: Sequence[str], start: str, since: KafkaPo
 
 def chosen(patterns: Sequence[str], names: Sequence[str]) -> list[str]:
     """The topics that the patterns name; `ConfigurationError` where there is none of a name, or none at all."""
-    wanted = [pattern for pattern in patterns if not pattern.startswith("-")]
-    if not wanted:
-        raise ConfigurationError("field topics: only topics to leave out are named; name those to read, * for all")
-    for pattern in names_none(wanted, names):
-        raise no_topic(pattern, names)
-    found = [name for name in names if is_meant(name, patterns)]
-    if not found:
-        raise no_topic(", ".join(wanted), names)
+    found = meant(patterns, names)
+    if missing := not_there(patterns, names):
+        raise no_topic(", ".join(missing), names)
     return found
+
+
+def meant(patterns: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Those of the topics that the patterns name."""
+    if all(pattern.startswith("-") for pattern in patterns):
+        raise ConfigurationError("field topics: only topics to leave out are named; name those to read, * for all")
+    return [name for name in names if is_meant(name, patterns)]
+
+
+def not_there(patterns: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The names of topics that do not exist; where no topic is meant at all, everything that was asked for.
+
+    >>> not_there(("a", "b", "c.*"), ["a"]), not_there(("c.*", "-c.old"), ["c.old"])
+    (['b'], ['c.*'])
+    """
+    missing = names_none(patterns, names)
+    if not missing and not meant(patterns, names):
+        return [pattern for pattern in patterns if not pattern.startswith("-")]
+    return missing
 
 
 def _begun(since: KafkaPosition, place: Place, first: Mapping[Place, int]) -> int:

@@ -131,7 +131,10 @@ class KafkaTopics(Declared, Source):
             return DeadLetters(made, dialect) if self.undecodable == "dead-letter" else made
 
         asked = self.model_dump(mode="json", exclude={"connection", "capture"})
-        return TopicsExtractor(TopicsSubject(self.connection, self.topics, self.start, asked, decoder), options)
+        subject = TopicsSubject(
+            self.connection, self.topics, self.start, asked, decoder, awaited=self.capture is not None
+        )
+        return TopicsExtractor(subject, options)
 
     def maker(self, dialect: CsvDialect) -> Callable[[JsonValue], Decoder]:
         """Makes decoders of the format; each is given the state of the one before."""

@@ -7,13 +7,15 @@ from typing import Any
 from pydantic import JsonValue
 
 from blocks.kafka import Kafka
+from blocks.kafka_connect import KafkaConnect
+from blocks.postgres import Postgres
 from blocks.s3 import CsvDialect
 from tasks.extractors.contract import Limits, ReadOptions
 from tasks.extractors.kafka.source import KafkaTopics
 from tests.changes_contract import Row, Run, captured
 from tests.servers.kafka import PASSWORD, USER, KafkaServer
 
-__all__ = ["Row", "Run", "block_of", "captured", "run", "secured_block_of", "topics"]
+__all__ = ["Row", "Run", "a_capture", "block_of", "captured", "run", "secured_block_of", "topics"]
 
 
 def block_of(server: KafkaServer, **fields: Any) -> Kafka:
@@ -32,6 +34,14 @@ def secured_block_of(server: KafkaServer, **fields: Any) -> Kafka:
 def topics(server: KafkaServer, *names: str, **fields: Any) -> KafkaTopics:
     """A source of these topics."""
     return KafkaTopics(connection=fields.pop("connection", None) or block_of(server), topics=names, **fields)
+
+
+def a_capture() -> Any:
+    """A connector's description, as that of a stream whose topics it makes. Nothing of it is there."""
+    return {
+        "connect": KafkaConnect(url="http://127.0.0.1:9"),
+        "database": Postgres(host="localhost", user="u", database="d"),
+    }
 
 
 async def run(

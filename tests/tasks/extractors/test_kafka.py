@@ -20,7 +20,7 @@ from tasks.extractors.kafka.decoding import UndecodableError
 from tasks.extractors.kafka.source import KafkaTopics
 from tests.servers import oauth
 from tests.servers.kafka import KafkaServer
-from tests.tasks.extractors.kafka import block_of, captured, run, secured_block_of, topics
+from tests.tasks.extractors.kafka import a_capture, block_of, captured, run, secured_block_of, topics
 
 
 def send(server: KafkaServer, topic: str, *values: bytes | str | None, **arguments: Any) -> None:
@@ -123,6 +123,28 @@ async def test_an_unknown_topic_is_named(kafka_server: KafkaServer) -> None:
     for names in (["tpoic"], ["no-such-*"], [f"-{topic}"]):
         with pytest.raises(ConfigurationError, match="field topics"):
             await run(topics(kafka_server, *names))
+
+
+async def test_topics_that_the_streams_connector_will_make(kafka_server: KafkaServer) -> None:
+    """They are waited for, and read from their first message; one that was there and is gone is an error all the same."""
+    prefix = kafka_server.topic() + "."
+    one, other = f"{prefix}one", f"{prefix}other"
+    source = topics(kafka_server, one, other, format="text", capture=a_capture())
+    nothing = await run(source)
+    assert (nothing.plan.partitions, nothing.plan.until) == ((), None)
+    assert f"{one}, {other} yet" in nothing.plan.notes[0]
+    with pytest.raises(ConfigurationError, match="field topics"):  # which are the latest is not known yet
+        await run(topics(kafka_server, one, other, format="text", capture=a_capture(), start="latest"))
+    send(kafka_server, kafka_server.topic(one), "a")
+    first = await run(source)
+    assert first.values() == ["a"]
+    assert f"{other} yet" in first.plan.notes[0]
+    send(kafka_server, kafka_server.topic(other), "b")
+    second = await run(source, first.until)
+    assert (second.values(), second.plan.notes) == (["b"], ())
+    kafka_server.drop(one)
+    with pytest.raises(PositionLost, match=f"topic {one} was deleted"):
+        await run(source, second.until)
 
 
 async def test_what_is_asked_for_has_a_digest(kafka_server: KafkaServer) -> None:

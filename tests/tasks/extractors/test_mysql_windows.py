@@ -128,6 +128,18 @@ class TestWindows(WindowContract):
         rows, _ = await events.window(since, "local")
         assert found + rows == [1, 2, 3, 4, 5, 6]
 
+    async def test_many_streams_are_planned_at_once(self, events: MySQLEvents) -> None:
+        """They do not keep the server from renewing what it tells all of them."""
+        await events.write("INSERT INTO events (kind) VALUES ('first')")
+
+        async def planned(number: int) -> None:
+            await asyncio.sleep(number / 10)
+            for _ in range(3):
+                async with events.table(cursor="id").open(ReadOptions(mode="incremental")) as extractor:
+                    assert (await extractor.plan(None)).partitions
+
+        await asyncio.gather(*map(planned, range(12)))
+
     async def test_starts_are_told_in_the_zone_of_the_servers_machine(
         self, events: MySQLEvents, monkeypatch: pytest.MonkeyPatch
     ) -> None:

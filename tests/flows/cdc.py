@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from blocks.s3 import S3Destination
 from flows.extract import extract
@@ -126,13 +126,13 @@ class DebeziumShop(Shop):
             last = await connection.fetchval("SELECT coalesce(-min(id), 0) + 1 FROM orders WHERE id < 0")
             await connection.execute("INSERT INTO items VALUES (-$1::int, 1, 0)", last)
             await connection.execute("INSERT INTO orders (id, counter) VALUES (-$1::int, 1)", last)
+        await asyncio.to_thread(self.kafka.wait_for_topics, *parameters["source"]["topics"])
         async with asyncio.timeout(seconds):
             await run_until_come(self, parameters, TABLES, last)
 
 
 async def run_until_come(shop: Shop, parameters: dict[str, Any], keys: dict[str, tuple[str, ...]], last: int) -> None:
     """Runs, until each table's row whose key begins with ``-last`` has come: topics do not wait for each other."""
-    await asyncio.to_thread(cast("Chain", shop).kafka.wait_for_topics, *parameters["source"]["topics"])
     missing, looked_at = set(keys), len(await shop.commits())
     while missing:
         await extract(**parameters)

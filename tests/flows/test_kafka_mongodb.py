@@ -103,6 +103,7 @@ class CollectionsShop(ByCommands, Shop):
         async with database_of(self.mongodb) as database:
             for name in KEYS:
                 await database[name].insert_one({"_id": -last})
+        await asyncio.to_thread(self.kafka.wait_for_topics, *parameters["source"]["topics"])
         async with asyncio.timeout(240):
             await run_until_come(self, parameters, KEYS, last)
 

@@ -141,6 +141,49 @@ async def test_pieces_make_the_whole(server: MySQLServer) -> None:
         await decide(server)
 
 
+async def test_an_end_that_is_told_before_it_is_sent(only_mysql_database: MySQLServer) -> None:
+    """A server that syncs its log a while after it wrote it says at once where it ends, and is waited for."""
+    server = only_mysql_database
+    await server.execute("CREATE TABLE ends (id INT PRIMARY KEY AUTO_INCREMENT)")
+    start = ":".join(map(str, (await server.fetch(STATUS[server.flavour]))[0][:2]))
+    source = MySQLChanges.model_validate({
+        "connection": block_of(server), "tables": ("ends",), "snapshot": False, "start": start,
+    })  # fmt: skip
+    since: Any = None
+    count, stopping = 0, False
+
+    async def write() -> int:
+        number = 0
+        while not stopping:
+            await server.execute("INSERT INTO ends VALUES ()")
+            number += 1
+        return number
+
+    async def emit(_output: Output, records: Records) -> None:
+        nonlocal count
+        count += records.count
+
+    async def follow() -> None:
+        nonlocal since
+        async with source.open(ReadOptions(mode="changes")) as extractor:
+            plan = await extractor.plan(since)
+            reached = [await extractor.capture(plan, partition, emit) for partition in plan.partitions]
+            since = extractor.reached(plan, reached) if reached else since
+
+    await server.execute("SET GLOBAL sync_binlog = 1", "SET GLOBAL binlog_group_commit_sync_delay = 300000")
+    try:
+        writers = [asyncio.create_task(write()) for _ in range(3)]
+        for _ in range(20):
+            await follow()
+        stopping = True
+        written = sum(await asyncio.gather(*writers))
+        await follow()
+    finally:
+        stopping = True
+        await server.execute("SET GLOBAL sync_binlog = 0", "SET GLOBAL binlog_group_commit_sync_delay = 0")
+    assert count == written
+
+
 def files(*sizes: int) -> list[LogFile]:
     return [LogFile(f"binlog.{number:06d}", size) for number, size in enumerate(sizes, 1)]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -34,6 +36,9 @@ from tasks.extractors.mysql.binlog.transactions import (
 from tasks.extractors.mysql.sql import close, connect, fetch
 
 _NO_END = 1 << 62
+
+_SYNC_SECONDS = 5.0
+"""How long what a server says to be in its log may take to be sent: it is synced first (binlog_group_commit_sync_delay)."""
 
 
 class Window:
@@ -189,18 +194,30 @@ class Window:
         ``whole_file``: the end of the file will do.
         """
         end = until.place
-        reader = await LogReader.open(self._block, since.file, since.position, server_id=self._server_id)
-        async with reader:
-            async for batch in reader.events():
-                for placed in batch:
-                    if whole_file and placed.file != since.file:
-                        return
-                    yield placed
-                    if placed.place >= end:
-                        return
-        if whole_file:
-            return
-        raise PositionLost(f"the log ends before {until}, where it had ended when the run was planned. {choices()}")
+        file, position, goes_on = since.file, since.position, False
+        came = time.monotonic()
+        while True:
+            reader = await LogReader.open(self._block, file, position, server_id=self._server_id)
+            async with reader:
+                async for batch in reader.events():
+                    for placed in batch:
+                        if whole_file and placed.file != since.file:
+                            return
+                        if goes_on and not placed.event.takes_place:
+                            continue  # what a server begins with
+                        yield placed
+                        if placed.place >= end:
+                            return
+                        if (placed.file, placed.end) != (file, position):
+                            file, position, came = placed.file, placed.end, time.monotonic()
+            if whole_file:
+                return
+            if time.monotonic() - came > _SYNC_SECONDS:
+                raise PositionLost(
+                    f"the log ends before {until}, where it had ended when the run was planned. {choices()}"
+                )
+            await asyncio.sleep(0.1)
+            goes_on = True
 
 
 class _Follower:

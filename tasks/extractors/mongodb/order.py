@@ -30,8 +30,8 @@ Side = Literal["above", "upto"]
 NANS = [nan, Decimal128("NaN")]
 """They sort before all numbers, and are neither above nor below any: a comparison finds them by equality alone."""
 
-NO_VALUES = [None, *NANS]
-"""What a cursor has no place for."""
+NO_VALUES = [None, *NANS, inf, Decimal128("Infinity")]
+"""What a cursor has no place for: from Infinity on nothing would be new ever again."""
 
 _OPTIONS = JSONOptions(
     json_mode=JSONMode.CANONICAL,

@@ -195,7 +195,7 @@ class Planner:
         if self._window.null_cursor != "fail" or self._options.mode == "full":
             return
         if await self._documents({cursor: {"$in": NO_VALUES}}, {"$limit": 1}, {"$project": {"_id": 1}}):
-            raise null_cursor_error(cursor, "NULL, missing or NaN")
+            raise null_cursor_error(cursor, "NULL, missing, NaN or Infinity")
 
     def _position(self, cursor: str, until: Mark) -> JsonValue:
         return {"cursor": cursor, **until.store()}

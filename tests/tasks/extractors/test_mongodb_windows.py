@@ -37,6 +37,7 @@ from tests.tasks.extractors.test_mongodb import block_of
 
 INCREMENTAL = ReadOptions(mode="incremental")
 NANS = (math.nan, Decimal128("NaN"))
+INFINITIES = (math.inf, Decimal128("Infinity"))
 NUMBER = DeclaredColumn(name="n", type="integer")
 
 
@@ -220,9 +221,9 @@ async def test_a_type_without_a_useful_order_is_refused(events: Events, value: A
         await events.read(cursor="at")
 
 
-@pytest.mark.parametrize("nan", NANS, ids=["double", "decimal"])
+@pytest.mark.parametrize("nan", [*NANS, *INFINITIES], ids=["double", "decimal", "infinite double", "infinite decimal"])
 async def test_nan_is_no_cursor_value(events: Events, nan: Any) -> None:
-    """NaN is neither above nor below anything: it stops the run, is left out, or is sent with every run."""
+    """NaN is above and below nothing, and nothing is above Infinity: it stops the run, is left out, or is sent with every run."""
     await events.add({"n": 1, "at": nan}, {"n": 2, "at": 1.5})
     with pytest.raises(ConfigurationError, match=r"null_cursor.*NaN"):
         await events.read(cursor="at")

@@ -131,10 +131,14 @@ async def value_bound(connection: Connection, highest: str, read: list[int]) -> 
 async def _wait_for_writers(connection: Connection, read: list[int], *, prepared_only: bool) -> set[str]:
     """Wait until those who write to the relations now have ended; who is left after `WRITERS_SECONDS`."""
     deadline = time.monotonic() + WRITERS_SECONDS
-    waited_for = await _writers(connection, read, prepared_only)
+    now = waited_for = await _writers(connection, read, prepared_only)
     while waited_for and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
-        waited_for &= await _writers(connection, read, prepared_only)
+        before, now = now, await _writers(connection, read, prepared_only)
+        gone = {writer for writer in waited_for - now if not writer.startswith(_PREPARED)}
+        # PREPARE TRANSACTION gives a transaction another identity: one that is new may be one that seems to have ended.
+        turned = {writer for writer in now - before if writer.startswith(_PREPARED)} if gone else set()
+        waited_for = waited_for & now | turned
     return waited_for
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import ModuleType
@@ -17,6 +17,7 @@ from blocks.errors import ConfigurationError
 from tasks.extractors.contract import ReadOptions
 from tasks.extractors.postgres import bounds
 from tasks.extractors.postgres.source import PostgresQuery, PostgresTable
+from tasks.extractors.postgres.sql import Connection
 from tests.contract import collected
 from tests.servers.postgres import PostgresServer
 from tests.tasks.extractors.test_postgres import block_of
@@ -59,6 +60,21 @@ class PostgresEvents(Events):
         return PostgresQuery(connection=block_of(self.server), query=query, **fields)
 
 
+def after_each_look(monkeypatch: pytest.MonkeyPatch, then: dict[int, Callable[[], Awaitable[object]]]) -> None:
+    """Do something after a plan's first look, second look … at who writes."""
+    look, looks = bounds._writers, 0
+
+    async def looked(connection: Connection, read: list[int], prepared_only: bool) -> set[str]:
+        nonlocal looks
+        seen = await look(connection, read, prepared_only)
+        looks += 1
+        if looks in then:
+            await then[looks]()
+        return seen
+
+    monkeypatch.setattr(bounds, "_writers", looked)
+
+
 class TestWindows(WindowContract):
     @pytest.fixture
     async def events(self, database: PostgresServer) -> PostgresEvents:
@@ -79,6 +95,47 @@ class TestWindows(WindowContract):
         await settle()
         after, _ = await events.window(plan.until)
         assert (before, after) == ([], [1, 2])
+
+    async def test_a_writer_that_is_prepared_during_the_wait_has_not_ended(
+        self, events: PostgresEvents, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """PREPARE TRANSACTION changes who a writer is for the server: it is waited for all the same."""
+        async with events.session() as late:
+            await late("BEGIN")
+            await late("INSERT INTO events (kind) VALUES ('late')")
+            await events.write("INSERT INTO events (kind) VALUES ('after')")
+            monkeypatch.setattr(bounds, "WRITERS_SECONDS", 0.4)
+            after_each_look(monkeypatch, {1: lambda: late("PREPARE TRANSACTION 'one'")})
+            before, plan = await events.window(None, "id")
+        await events.write(events.commit_prepared())
+        after, _ = await events.window(plan.until, "id")
+        assert (before, after) == ([], [1, 2])
+        assert events.where_prepared_are_told in " ".join(plan.notes)
+
+    async def test_transactions_that_begin_during_the_wait_are_not_waited_for(
+        self, events: PostgresEvents, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However many others are prepared one after the other, a plan goes on when those that it found have ended."""
+        async with events.session() as found, events.session() as other:
+
+            async def prepare(name: str) -> None:
+                for statement in ("BEGIN", "INSERT INTO events (kind) VALUES ('x')", f"PREPARE TRANSACTION '{name}'"):
+                    await other(statement)
+
+            async def first() -> None:
+                await prepare("one")
+                await found("COMMIT")
+
+            async def second() -> None:
+                await prepare("two")
+                await other("COMMIT PREPARED 'one'")
+
+            await events.write("INSERT INTO events (kind) VALUES ('first')")
+            await found("BEGIN")
+            await found("INSERT INTO events (kind) VALUES ('found')")
+            after_each_look(monkeypatch, {1: first, 2: second})
+            assert (await events.window(None, "id"))[0] == [1]
+            await other("COMMIT PREPARED 'two'")
 
     async def test_a_cursor_that_cannot_be_sorted_is_refused(self, events: PostgresEvents) -> None:
         """json has no order: the error is the user's to mend, and is the server's own."""

@@ -39,7 +39,7 @@ _OLDEST = f"""
     FROM pg_catalog.pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
       AND backend_type NOT IN ('walsender', 'autovacuum worker')
-      AND application_name NOT LIKE '{APPLICATION}%'"""
+      AND application_name IS DISTINCT FROM '{APPLICATION}'"""
 
 # Who has one of the relations open for writing; a prepared transaction has no process. The lock table is open to all.
 _WRITERS = """

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 else:
     Connection = asyncpg.Connection
 
-APPLICATION = "headrace"
-"""Every session's application_name: transactions of this program only read, so they hold no window back."""
+APPLICATION = "headrace read"
+"""The application_name of sessions that only read: they hold no window back, as a load of this program's own does."""
 
 # Set in the transaction, not at connect: a pooler such as PgBouncer refuses start-up parameters it does not know.
 SETTINGS: Mapping[str, str] = {
@@ -88,7 +88,7 @@ async def connect(block: Postgres, *, again: bool = False) -> Connection:
 
     ``again``: it has been reached before in this run, so a failure may pass and is raised as it is.
     """
-    arguments = (await reveal(block)).connect_arguments()
+    arguments = (await reveal(block)).connect_arguments() | {"server_settings": {"application_name": APPLICATION}}
     try:
         async with asyncio.timeout(float(arguments.get("timeout") or 10) + 2):
             connection: Connection = await asyncpg.connect(**arguments)

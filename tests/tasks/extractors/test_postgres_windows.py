@@ -18,6 +18,8 @@ from tasks.extractors.contract import ReadOptions
 from tasks.extractors.postgres import bounds
 from tasks.extractors.postgres.source import PostgresQuery, PostgresTable
 from tasks.extractors.postgres.sql import Connection
+from tasks.loads import into_postgres
+from tasks.loads.targets import Naming
 from tests.contract import collected
 from tests.servers.postgres import PostgresServer
 from tests.tasks.extractors.test_postgres import block_of
@@ -94,6 +96,18 @@ class TestWindows(WindowContract):
             await late("COMMIT")
         await settle()
         after, _ = await events.window(plan.until)
+        assert (before, after) == ([], [1, 2])
+
+    async def test_a_load_of_our_own_counts(self, events: PostgresEvents) -> None:
+        """A table that `headrace load` fills is read like any other: rows of a load under way are not passed over."""
+        async with into_postgres.session(block_of(events.server), Naming()) as load:
+            async with load.transaction():
+                await load.execute("INSERT INTO events (kind) VALUES ('loaded')")
+                await settle()
+                await events.write("INSERT INTO events (kind) VALUES ('after')")
+                await settle()
+                before, plan = await events.window(None)
+            after, _ = await events.window(plan.until)
         assert (before, after) == ([], [1, 2])
 
     async def test_a_writer_that_is_prepared_during_the_wait_has_not_ended(

@@ -3,8 +3,8 @@
 A row's cursor value is given when it is written and becomes visible when its transaction commits, which may be much
 later. Reading up to the highest value in sight therefore loses rows. Two ways close the gap:
 
-* a **time** cursor is held back to the start of the oldest transaction that may still write: ``now()`` in a transaction
-  is its start, ``clock_timestamp()`` is later, so whatever it writes is stamped at or after that;
+* a **time** cursor is held back to the start of the oldest transaction or statement that may still write: ``now()`` in a
+  transaction is its start, ``clock_timestamp()`` is later, so whatever it writes is stamped at or after that;
 * any **other** cursor (an identity column, say) reads no further than the highest value seen *before* waiting until
   all transactions that had the table open for writing at that moment have ended: who comes later draws a higher value.
 
@@ -31,13 +31,16 @@ _SETTLE_SECONDS = 0.25
 WRITERS_SECONDS = 10.0
 """How long a plan waits for transactions that hold the table open for writing."""
 
-# Backends that write no rows of users' tables, or only read (ours), hold nothing back.
+# A procedure that has committed goes on in a younger transaction, and its statement_timestamp() is still the CALL's start.
+# (A background worker's query_start may be as old as itself.) Backends that write no rows of users' tables, or only read
+# (ours), hold nothing back.
 _OLDEST = f"""
-    SELECT min(xact_start) AS oldest,
+    SELECT min(least(xact_start, CASE WHEN state = 'active' AND backend_type = 'client backend' THEN query_start END))
+             AS oldest,
            (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
              OR pg_catalog.pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees_all
     FROM pg_catalog.pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
       AND backend_type NOT IN ('walsender', 'autovacuum worker')
       AND application_name IS DISTINCT FROM '{APPLICATION}'"""
 
@@ -79,7 +82,7 @@ async def server_zone(connection: Connection) -> str:
 
 
 async def time_bound(connection: Connection, field: Field, zone: str, lag: str, read: list[int]) -> Bound:
-    """The start of the oldest transaction in flight, less ``lag``, as a value of the cursor's type.
+    """The start of the oldest transaction or statement in flight, less ``lag``, as a value of the cursor's type.
 
     It is cut to the whole second, and cast to the column's own precision: stamps that an application cut to
     milliseconds or that ``timestamp(0)`` rounded are still not below it.
@@ -107,7 +110,9 @@ async def time_bound(connection: Connection, field: Field, zone: str, lag: str, 
         )
     oldest = min(before, seen["oldest"] or before)
     if seen["oldest"] is not None and (before - oldest).total_seconds() > 60:
-        notes.append(f"held back to {oldest:%Y-%m-%d %H:%M:%S}+00, the start of the oldest transaction in flight")
+        notes.append(
+            f"held back to {oldest:%Y-%m-%d %H:%M:%S}+00, the start of the oldest transaction or statement in flight"
+        )
     local = "" if field.base == "timestamptz" else " AT TIME ZONE $2::text"
     value = await connection.fetchval(
         f"SELECT (date_trunc('second', $1::timestamptz - $3::text::interval){local})::{field.cast}::text"

@@ -55,6 +55,20 @@ class PostgresEvents(Events):
         finally:
             await connection.close()
 
+    async def waits_for_lock(self, key: int) -> None:
+        """Return when a session waits for the advisory lock ``key``."""
+        connection = await asyncpg.connect(self.server.dsn())
+        waiting = (
+            "SELECT EXISTS (SELECT FROM pg_locks JOIN pg_database d ON d.oid = database"
+            " WHERE locktype = 'advisory' AND objid = $1::bigint::oid AND NOT granted AND datname = current_database())"
+        )
+        try:
+            async with asyncio.timeout(30):
+                while not await connection.fetchval(waiting, key):
+                    await asyncio.sleep(0.02)
+        finally:
+            await connection.close()
+
     def table(self, name: str = "public.events", **fields: Any) -> PostgresTable:
         return PostgresTable(connection=block_of(self.server), table=name, **fields)
 
@@ -150,6 +164,37 @@ class TestWindows(WindowContract):
             after_each_look(monkeypatch, {1: first, 2: second})
             assert (await events.window(None, "id"))[0] == [1]
             await other("COMMIT PREPARED 'two'")
+
+    async def test_a_procedure_that_has_committed_counts_from_its_call(self, events: PostgresEvents) -> None:
+        """statement_timestamp() stays the CALL's start in the transactions that follow a COMMIT in a procedure."""
+        await events.write(
+            """CREATE PROCEDURE late() LANGUAGE plpgsql AS $$ BEGIN
+                 PERFORM pg_advisory_lock(1); COMMIT;
+                 INSERT INTO events (kind, at) VALUES ('late', statement_timestamp()); PERFORM pg_advisory_lock(2);
+               END $$"""
+        )
+        async with events.session() as gate, events.session() as session:
+            await gate("SELECT pg_advisory_lock(1), pg_advisory_lock(2)")
+            called = asyncio.ensure_future(session("CALL late()"))
+            await events.waits_for_lock(1)
+            await events.write("INSERT INTO events (id, kind) OVERRIDING SYSTEM VALUE VALUES (100, 'after')")
+            await settle()
+            await gate("SELECT pg_advisory_unlock(1)")
+            await events.waits_for_lock(2)
+            await settle()
+            before, plan = await events.window(None)
+            await gate("SELECT pg_advisory_unlock(2)")
+            await called
+        after, _ = await events.window(plan.until)
+        assert (before, after) == ([], [1, 100])
+
+    async def test_an_idle_session_holds_nothing_back(self, events: PostgresEvents) -> None:
+        """A session of a pool whose last statement was long ago does not delay a window."""
+        async with events.session() as idle:
+            await idle("SELECT now()")
+            await events.write("INSERT INTO events (kind) VALUES ('first')")
+            await settle()
+            assert (await events.window(None))[0] == [1]
 
     async def test_a_cursor_that_cannot_be_sorted_is_refused(self, events: PostgresEvents) -> None:
         """json has no order: the error is the user's to mend, and is the server's own."""

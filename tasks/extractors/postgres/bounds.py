@@ -38,7 +38,8 @@ _OLDEST = f"""
     SELECT min(least(xact_start, CASE WHEN state = 'active' AND backend_type = 'client backend' THEN query_start END))
              AS oldest,
            (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
-             OR pg_catalog.pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees_all
+             OR pg_catalog.pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS may_see,
+           count(*) FILTER (WHERE state = 'disabled') AS untracked
     FROM pg_catalog.pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()
       AND backend_type NOT IN ('walsender', 'autovacuum worker')
@@ -52,6 +53,11 @@ _WRITERS = """
       AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
       AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
       AND pid IS DISTINCT FROM pg_backend_pid()"""
+
+_UNSEEN = "this user does not see when other sessions' transactions began"
+_GRANT = "GRANT pg_read_all_stats TO this user"
+_UNTRACKED = "sessions with track_activities = off do not tell when their transactions began"
+_TRACK = "Set it on for all roles"
 
 _PREPARED = "prepared "
 
@@ -93,15 +99,16 @@ async def time_bound(connection: Connection, field: Field, zone: str, lag: str, 
     seen = await connection.fetchrow(_OLDEST)
     if seen is None:  # an aggregate always gives a row
         raise RuntimeError("pg_stat_activity gave no row")
-    # now() of a writer we may not see in pg_stat_activity, or of a prepared one (whose start nobody tells), is unknown:
+    sees_all = seen["may_see"] and not seen["untracked"]
+    # now() of a writer whose start pg_stat_activity does not tell us, or of a prepared one (which is not in it), is unknown:
     # such a transaction is waited for instead.
-    left = await _wait_for_writers(connection, read, prepared_only=bool(seen["sees_all"]))
+    left = await _wait_for_writers(connection, read, prepared_only=sees_all)
     if left:
         return Bound(None, exclusive=True, notes=(_held_back(left),))
-    if not seen["sees_all"]:
+    if not sees_all:
         notes.append(
-            "this user does not see when other sessions' transactions began: a transaction that first writes after "
-            "this run but began before it may be passed over. GRANT pg_read_all_stats TO this user, or set lag"
+            f"{_UNTRACKED if seen['may_see'] else _UNSEEN}: a transaction that first writes after this run but began before "
+            f"it may be passed over. {_TRACK if seen['may_see'] else _GRANT}, or set lag"
         )
     if await connection.fetchval("SELECT pg_is_in_recovery()"):
         notes.append(

@@ -188,6 +188,25 @@ class TestWindows(WindowContract):
         after, _ = await events.window(plan.until)
         assert (before, after) == ([], [1, 100])
 
+    async def test_sessions_that_are_not_tracked_are_waited_for(
+        self, events: PostgresEvents, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With track_activities = off the server does not tell when a transaction began; the plan says so."""
+        monkeypatch.setattr(bounds, "WRITERS_SECONDS", 0.4)
+        async with events.session() as late:
+            await late("SET track_activities = off")
+            await late("BEGIN")
+            await late("INSERT INTO events (kind) VALUES ('late')")
+            await settle()
+            await events.write("INSERT INTO events (kind) VALUES ('after')")
+            await settle()
+            before, held = await events.window(None)
+            await late("COMMIT")
+            after, plan = await events.window(held.until)
+        assert (before, after) == ([], [1, 2])
+        assert "hold the table open" in " ".join(held.notes)
+        assert "track_activities" in " ".join(plan.notes)
+
     async def test_an_idle_session_holds_nothing_back(self, events: PostgresEvents) -> None:
         """A session of a pool whose last statement was long ago does not delay a window."""
         async with events.session() as idle:

@@ -17,6 +17,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
+from blocks.errors import ConfigurationError
 from tasks.extractors.postgres.describe import Field
 from tasks.extractors.postgres.sql import APPLICATION, Connection
 
@@ -61,6 +62,9 @@ _TRACK = "Set it on for all roles"
 
 _PREPARED = "prepared "
 
+_ZONES_OF_OUR_OWN = ("user", "database user", "client")
+"""Where pg_settings has a setting from that does not hold for other users."""
+
 _OWN_RELATIONS = """
     SELECT array_agg(DISTINCT relation) FROM pg_catalog.pg_locks
     WHERE pid = pg_backend_pid() AND locktype = 'relation' AND relation >= 16384"""
@@ -83,8 +87,16 @@ async def relations(connection: Connection, statement: str) -> list[int]:
 
 
 async def server_zone(connection: Connection) -> str:
-    """The time zone that server, database and role configure, before this session chose UTC."""
-    return str(await connection.fetchval("SELECT reset_val FROM pg_catalog.pg_settings WHERE name = 'TimeZone'"))
+    """The time zone that server and database configure. To be asked outside of our transactions, which choose UTC."""
+    zone = await connection.fetchrow("SELECT reset_val, source FROM pg_catalog.pg_settings WHERE name = 'TimeZone'")
+    if zone is None:  # every server has the setting
+        raise RuntimeError("pg_settings gave no TimeZone")
+    if zone["source"] in _ZONES_OF_OUR_OWN:
+        raise ConfigurationError(
+            f"field cursor_timezone: the time zone {zone['reset_val']} is set for this user ({zone['source']}), and says "
+            "nothing of the zone of those who write the cursor; name theirs, such as Europe/Berlin or UTC"
+        )
+    return str(zone["reset_val"])
 
 
 async def time_bound(connection: Connection, field: Field, zone: str, lag: str, read: list[int]) -> Bound:

@@ -43,21 +43,27 @@ class Planner:
         cursor = self._cursor()
         if cursor is None:
             return None
-        after = self._after(since)
+        after, zone = self._after(since), await self._zone(cursor)
         await begin(self._connection, isolation="READ COMMITTED")
         try:
-            return await self._bound(cursor, after)
+            return await self._bound(cursor, after, zone)
         finally:
             if not self._connection.is_closed():
                 await self._connection.execute("ROLLBACK")
 
-    async def _bound(self, cursor: Field, after: str | None) -> Bound:
-        connection, lag = self._connection, self._window.lag
-        if self._window.cursor_timezone and cursor.base not in bounds.LOCAL_TYPES:
+    async def _zone(self, cursor: Field) -> str:
+        """The time zone of a cursor without one; UTC for all others."""
+        chosen = self._window.cursor_timezone
+        if cursor.base in bounds.LOCAL_TYPES:
+            return chosen or await bounds.server_zone(self._connection)
+        if chosen:
             raise zone_without_effect(cursor.column.name, cursor.column.type)
+        return "UTC"
+
+    async def _bound(self, cursor: Field, after: str | None, zone: str) -> Bound:
+        connection, lag = self._connection, self._window.lag
         read = await bounds.relations(connection, await self._select.everything(connection))
         if cursor.base in bounds.TIME_TYPES:
-            zone = self._window.cursor_timezone or await bounds.server_zone(connection)
             await self._check_lag(lag)
             return await bounds.time_bound(connection, cursor, zone, lag, read)
         await self._warn_of_ties(cursor)

@@ -14,6 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from blocks.errors import ConfigurationError
+from blocks.postgres import Postgres
 from tasks.extractors.contract import ReadOptions
 from tasks.extractors.postgres import bounds
 from tasks.extractors.postgres.source import PostgresQuery, PostgresTable
@@ -68,6 +69,18 @@ class PostgresEvents(Events):
                     await asyncio.sleep(0.02)
         finally:
             await connection.close()
+
+    @asynccontextmanager
+    async def reader(self, setting: str = "") -> AsyncIterator[Postgres]:
+        """A user who may only read, with a setting of their own; gone at the end."""
+        name = f"reader_{self.server.database}"
+        await self.write(f"CREATE ROLE {name} LOGIN PASSWORD 'reader'", f"GRANT SELECT ON events TO {name}")
+        try:
+            if setting:
+                await self.write(f"ALTER ROLE {name} SET {setting}")
+            yield block_of(self.server).model_copy(update={"user": name, "password": SecretStr("reader")})
+        finally:
+            await self.write(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
     def table(self, name: str = "public.events", **fields: Any) -> PostgresTable:
         return PostgresTable(connection=block_of(self.server), table=name, **fields)
@@ -263,19 +276,30 @@ class TestWindows(WindowContract):
 
     async def test_without_the_privilege_the_plan_says_so(self, events: PostgresEvents) -> None:
         """A user who does not see others' transactions is told what may be passed over, and the grant that mends it."""
-        await events.write("INSERT INTO events (kind) VALUES ('a'); GRANT SELECT ON events TO PUBLIC")
-        name = f"reader_{events.server.database}"
-        await events.write(f"CREATE ROLE {name} LOGIN PASSWORD 'reader'")
-        try:
-            await settle()
-            block = block_of(events.server).model_copy(update={"user": name, "password": SecretStr("reader")})
-            source = PostgresTable(connection=block, table="public.events", cursor="at", null_cursor="exclude")
+        await events.write("INSERT INTO events (kind) VALUES ('a')")
+        await settle()
+        async with events.reader() as reader:
+            source = PostgresTable(connection=reader, table="public.events", cursor="at", null_cursor="exclude")
             async with source.open(ReadOptions(mode="incremental")) as extractor:
                 plan = await extractor.plan(None)
-            assert "GRANT pg_read_all_stats" in " ".join(plan.notes)
-            assert len(plan.partitions) == 1
-        finally:
-            await events.write(f"DROP OWNED BY {name}; DROP ROLE {name}")
+        assert "GRANT pg_read_all_stats" in " ".join(plan.notes)
+        assert len(plan.partitions) == 1
+
+    async def test_the_readers_own_time_zone_is_not_taken_for_the_servers(self, events: PostgresEvents) -> None:
+        """A zone that is set for the reader alone says nothing of who writes: the error asks for theirs."""
+        await events.write(f"ALTER DATABASE {events.server.database} SET timezone = 'America/Lima'")
+        await events.write("INSERT INTO events (kind) VALUES ('a')")
+        await settle()
+        await asyncio.sleep(1)  # a stamp may be rounded up
+        assert (await events.window(None, "local"))[0] == [1]
+        async with events.reader("timezone = 'Asia/Tokyo'") as reader:
+            source = PostgresTable(connection=reader, table="public.events", cursor="local")
+            with pytest.raises(ConfigurationError, match=r"field cursor_timezone.*Asia/Tokyo.*name theirs"):
+                async with source.open(ReadOptions(mode="incremental")) as extractor:
+                    await extractor.plan(None)
+            named = source.model_copy(update={"cursor_timezone": "America/Lima"})
+            async with named.open(ReadOptions(mode="incremental")) as extractor:
+                assert len((await extractor.plan(None)).partitions) == 1
 
     async def test_a_query_that_does_not_parse_shows_the_place(self, events: PostgresEvents) -> None:
         """The database's own message and a caret under the place."""

@@ -6,7 +6,8 @@ later. Reading up to the highest value in sight therefore loses rows. Two ways c
 * a **time** cursor is held back to the start of the oldest transaction or statement that may still write: ``now()`` in a
   transaction is its start, ``clock_timestamp()`` is later, so whatever it writes is stamped at or after that;
 * any **other** cursor (an identity column, say) reads no further than the highest value seen *before* waiting until
-  all transactions that had the table open for writing at that moment have ended: who comes later draws a higher value.
+  all transactions that had the table open for writing, or had drawn from its sequence, at that moment have ended: who comes
+  later draws a higher value.
 
 Both look at the server *before* the snapshot is taken: a transaction that ended in between is in the snapshot.
 """
@@ -64,6 +65,18 @@ _PREPARED = "prepared "
 
 _ZONES_OF_OUR_OWN = ("user", "database user", "client")
 """Where pg_settings has a setting from that does not hold for other users."""
+
+# What the relations' columns count with: sequences that belong to them (serial, identity), or that their defaults name.
+_SEQUENCES = """
+    SELECT array_agg(DISTINCT s.oid)
+    FROM (SELECT objid FROM pg_catalog.pg_depend
+          WHERE refobjid = ANY ($1::oid[]) AND refclassid = 'pg_catalog.pg_class'::regclass
+            AND classid = 'pg_catalog.pg_class'::regclass AND deptype IN ('a', 'i')
+          UNION ALL
+          SELECT d.refobjid FROM pg_catalog.pg_attrdef a
+          JOIN pg_catalog.pg_depend d ON d.objid = a.oid AND d.classid = 'pg_catalog.pg_attrdef'::regclass
+          WHERE a.adrelid = ANY ($1::oid[]) AND d.refclassid = 'pg_catalog.pg_class'::regclass) AS used (oid)
+    JOIN pg_catalog.pg_class s ON s.oid = used.oid AND s.relkind = 'S'"""
 
 _OWN_RELATIONS = """
     SELECT array_agg(DISTINCT relation) FROM pg_catalog.pg_locks
@@ -144,9 +157,13 @@ async def time_bound(connection: Connection, field: Field, zone: str, lag: str, 
 
 
 async def value_bound(connection: Connection, highest: str, read: list[int]) -> Bound:
-    """The highest value in sight (``highest`` is the query for it), once all who may have drawn a lower one are done."""
+    """The highest value in sight (``highest`` is the query for it), once all who may have drawn a lower one are done.
+
+    nextval() locks its sequence as a writer locks its table, to the end of the transaction.
+    """
+    watched = read + list(await connection.fetchval(_SEQUENCES, read) or [])
     value = await connection.fetchval(highest)
-    left = await _wait_for_writers(connection, read, prepared_only=False)
+    left = await _wait_for_writers(connection, watched, prepared_only=False)
     if left:
         return Bound(None, exclusive=False, notes=(_held_back(left),))
     return Bound(value, exclusive=False)

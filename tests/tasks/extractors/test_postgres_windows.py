@@ -137,6 +137,28 @@ class TestWindows(WindowContract):
             after, _ = await events.window(plan.until)
         assert (before, after) == ([], [1, 2])
 
+    @pytest.mark.parametrize("table", ["events", "tickets", "everything"])
+    async def test_an_id_that_is_drawn_before_the_insert_counts(
+        self, events: PostgresEvents, table: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Who has drawn from the sequence of a table's column is waited for, also where a view hides the table."""
+        monkeypatch.setattr(bounds, "WRITERS_SECONDS", 0.4)
+        await events.write(
+            "CREATE SEQUENCE numbers",
+            "CREATE TABLE tickets (id bigint PRIMARY KEY DEFAULT nextval('numbers'), kind text)",
+            "CREATE VIEW everything AS SELECT id, kind FROM tickets",
+        )
+        target, sequence = ("events", "events_id_seq") if table == "events" else ("tickets", "numbers")
+        async with events.session() as late:
+            await late("BEGIN")
+            await late(f"SELECT nextval('{sequence}')")
+            await events.write(f"INSERT INTO {target} (kind) VALUES ('after')")
+            before, plan = await events.window(None, "id", name=table, null_cursor="exclude")
+            await late(f"INSERT INTO {target} (id, kind) OVERRIDING SYSTEM VALUE VALUES (1, 'late')")
+            await late("COMMIT")
+        after, _ = await events.window(plan.until, "id", name=table, null_cursor="exclude")
+        assert (before, after) == ([], [1, 2])
+
     async def test_a_writer_that_is_prepared_during_the_wait_has_not_ended(
         self, events: PostgresEvents, monkeypatch: pytest.MonkeyPatch
     ) -> None:

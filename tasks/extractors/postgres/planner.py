@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 from pydantic import JsonValue
 
-from blocks.errors import ConfigurationError
+from blocks.errors import ConfigurationError, PositionLost
 from tasks.extractors import cuts
 from tasks.extractors.contract import Partition, Plan, ReadOptions
 from tasks.extractors.position import (
@@ -22,7 +22,7 @@ from tasks.extractors.position import (
 from tasks.extractors.postgres import bounds, slices
 from tasks.extractors.postgres.bounds import Bound
 from tasks.extractors.postgres.describe import Field
-from tasks.extractors.postgres.select import Select, Subject
+from tasks.extractors.postgres.select import Select, Subject, no_values
 from tasks.extractors.postgres.sql import Connection, begin, explained
 
 
@@ -44,6 +44,10 @@ class Planner:
         if cursor is None:
             return None
         after, zone = self._after(since), await self._zone(cursor)
+        if after is not None and after.lower() in ("nan", "infinity") and no_values(self._connection, cursor):
+            raise PositionLost(
+                f"the position {since} is one that nothing is behind; say where to go on by `headrace state set`"
+            )
         await begin(self._connection, isolation="READ COMMITTED")
         try:
             return await self._bound(cursor, after, zone)
@@ -204,10 +208,11 @@ class Planner:
         return plan.model_copy(update={"statement": statement})
 
     async def _check_nulls(self, cursor: Field) -> None:
-        if self._window.null_cursor != "fail" or not cursor.column.nullable:
+        others = no_values(self._connection, cursor)
+        if self._window.null_cursor != "fail" or not (cursor.column.nullable or others):
             return
         if await self._connection.fetchval(await self._select.without_cursor(self._connection, cursor)):
-            raise null_cursor_error(cursor.column.name)
+            raise null_cursor_error(cursor.column.name, " or ".join(["NULL", *others]))
 
     async def _looked_back(self, cursor: Field, after: str | None) -> str | None:
         lookback = self._window.lookback

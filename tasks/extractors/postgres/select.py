@@ -27,6 +27,19 @@ _ENDS: dict[str, tuple[str, str | None]] = {
     "uuid": ("00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"),
 }
 
+# They have an order and yet are as good as NULL: a watermark that nothing is behind, or no window ever reaches.
+_NO_VALUES = {
+    **dict.fromkeys(("timestamptz", "timestamp", "date"), ("infinity", "-infinity")),
+    **dict.fromkeys(("float4", "float8", "numeric"), ("NaN", "Infinity", "-Infinity")),
+}
+
+
+def no_values(connection: Connection, cursor: Field) -> tuple[str, ...]:
+    """The values of the cursor's type that are treated as NULL is: NaN and the infinities."""
+    if cursor.base == "numeric" and connection.get_server_version() < (14, 0):
+        return ("NaN",)  # it had no others
+    return _NO_VALUES.get(cursor.base, ())
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -94,7 +107,7 @@ class Select:
     async def highest(self, connection: Connection, cursor: Field, after: str | None, bound: Bound | None) -> str:
         """The highest cursor value past ``after`` and within the bound, as text; no row when there is none."""
         name, upper = _quoted(cursor), bound.value if bound else None
-        conditions = [f"{name} IS NOT NULL", *self._filter()]
+        conditions = [*_valued(connection, cursor), *self._filter()]
         if after is not None:
             conditions.append(f"{name} > {await literal(connection, after, cursor.cast)}")
         if bound is not None and upper is not None:
@@ -105,8 +118,8 @@ class Select:
         return f"SELECT {name}::text AS value FROM {origin}{_where(conditions)} ORDER BY {name} DESC LIMIT 1"
 
     async def without_cursor(self, connection: Connection, cursor: Field) -> str:
-        """Whether there are rows whose cursor is NULL."""
-        conditions = [f"{_quoted(cursor)} IS NULL", *self._filter()]
+        """Whether there are rows whose cursor is NULL, or as good as."""
+        conditions = [_valueless(connection, cursor), *self._filter()]
         return f"SELECT EXISTS (SELECT FROM {await self.origin(connection)}{_where(conditions)})"
 
     async def quantiles(self, connection: Connection, cursor: Field, window: Partition, count: int) -> str:
@@ -138,10 +151,12 @@ class Select:
         if not isinstance(bounds, list) or self.cursor is None or bounds == [None, None]:
             return []
         between = await self._between(connection, self.cursor, _text(bounds[0]), _text(bounds[1]))
-        # A full read is cut by the cursor too, where nothing else cuts it, and brings rows without one as well.
-        if first and (mode == "full" or self._subject.window.null_cursor == "include"):
-            return [f"({' AND '.join(between)} OR {_quoted(self.cursor)} IS NULL)"]
-        return between
+        if mode == "full":
+            # It is cut by the cursor where nothing else cuts it, and brings rows without one as well.
+            return [f"({' AND '.join(between)} OR {_quoted(self.cursor)} IS NULL)"] if first else between
+        if first and self._subject.window.null_cursor == "include":
+            return [f"({' AND '.join(between)} OR {_valueless(connection, self.cursor)})"]
+        return between if bounds[0] is not None else [*between, *_valued(connection, self.cursor)]
 
     async def _between(self, connection: Connection, cursor: Field, low: str | None, high: str | None) -> list[str]:
         name = _quoted(cursor)
@@ -165,6 +180,22 @@ def _text(value: JsonValue) -> str | None:
 
 def _quoted(field: Field) -> str:
     return 't."' + field.column.name.replace('"', '""') + '"'
+
+
+def _valued(connection: Connection, cursor: Field) -> list[str]:
+    """The conditions that a row has a cursor value to go by."""
+    name, others = _quoted(cursor), _literals(connection, cursor)
+    return [f"{name} IS NOT NULL", *([f"{name} NOT IN ({others})"] if others else [])]
+
+
+def _valueless(connection: Connection, cursor: Field) -> str:
+    """The condition that a row has none."""
+    name, others = _quoted(cursor), _literals(connection, cursor)
+    return f"({name} IS NULL OR {name} IN ({others}))" if others else f"{name} IS NULL"
+
+
+def _literals(connection: Connection, cursor: Field) -> str:
+    return ", ".join(f"'{value}'::pg_catalog.{cursor.base}" for value in no_values(connection, cursor))
 
 
 def _where(conditions: list[str]) -> str:

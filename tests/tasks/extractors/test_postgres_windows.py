@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from blocks.errors import ConfigurationError
+from blocks.errors import ConfigurationError, PositionLost
 from blocks.postgres import Postgres
 from tasks.extractors.contract import ReadOptions
 from tasks.extractors.postgres import bounds
@@ -249,6 +249,35 @@ class TestWindows(WindowContract):
             await events.write("INSERT INTO events (kind) VALUES ('first')")
             await settle()
             assert (await events.window(None))[0] == [1]
+
+    @pytest.mark.parametrize(
+        ("kind", "values", "more"),
+        [
+            ("numeric", ["'-Infinity'", "1", "'Infinity'", "'NaN'"], "2"),
+            ("real", ["'-Infinity'", "1", "'Infinity'", "'NaN'"], "2"),
+            ("timestamptz", ["'-infinity'", "now()", "'infinity'"], "now()"),
+        ],
+    )
+    async def test_nan_and_infinite_cursors_are_as_good_as_null(
+        self, events: PostgresEvents, kind: str, values: list[str], more: str
+    ) -> None:
+        """They stop the run by default, are left out, or come with every run; none becomes the watermark."""
+        rows = ", ".join(f"({value})" for value in values)
+        await events.write(f"ALTER TABLE events ADD n {kind} NOT NULL", f"INSERT INTO events (n) VALUES {rows}")
+        await settle()
+        with pytest.raises(ConfigurationError, match=r"(?i)null_cursor.*cursor n is NULL.* or infinity"):
+            await events.window(None, "n")
+        left_out, plan = await events.window(None, "n", null_cursor="exclude")
+        assert left_out == [2]
+        everything = list(range(1, len(values) + 1))
+        for partitions in (1, 3):
+            options = ReadOptions(mode="incremental", partitions=partitions)
+            assert (await events.window(None, "n", options, null_cursor="include"))[0] == everything
+        await events.write(f"INSERT INTO events (n) VALUES ({more})")
+        await settle()
+        assert (await events.window(plan.until, "n", null_cursor="exclude"))[0] == [len(values) + 1]
+        with pytest.raises(PositionLost, match="nothing is behind"):
+            await events.window({"cursor": "n", "value": "Infinity"}, "n")
 
     async def test_a_cursor_that_cannot_be_sorted_is_refused(self, events: PostgresEvents) -> None:
         """json has no order: the error is the user's to mend, and is the server's own."""

@@ -82,6 +82,10 @@ _OWN_RELATIONS = """
     SELECT array_agg(DISTINCT relation) FROM pg_catalog.pg_locks
     WHERE pid = pg_backend_pid() AND locktype = 'relation' AND relation >= 16384"""
 
+_OF_KIND = """
+    SELECT array_agg(oid::regclass::text ORDER BY oid::regclass::text) FROM pg_catalog.pg_class
+    WHERE relkind::text = $1 AND oid = ANY ($2::oid[])"""
+
 
 @dataclass(frozen=True)
 class Bound:
@@ -96,7 +100,37 @@ class Bound:
 async def relations(connection: Connection, statement: str) -> list[int]:
     """The tables a statement reads, views resolved: those locked for this transaction when the server plans the statement."""
     await connection.execute(f"EXPLAIN {statement}")
+    return await locked(connection)
+
+
+async def locked(connection: Connection) -> list[int]:
+    """The tables that this transaction has touched."""
     return list(await connection.fetchval(_OWN_RELATIONS) or [])
+
+
+async def foreign(connection: Connection, read: list[int]) -> list[str]:
+    """The foreign tables among the relations. Their rows are another server's: no snapshot of this one holds for them."""
+    return list(await connection.fetchval(_OF_KIND, "f", read) or [])
+
+
+async def blind_spots(connection: Connection, field: Field, read: list[int]) -> list[str]:
+    """Notes of writers that no look at this server shows, for lag or lookback to make up for."""
+    notes = [
+        f"{name} is a foreign table: transactions in flight on its own server are not seen here. Set lag to more than the "
+        "longest of them, or read from that server"
+        for name in await foreign(connection, read)
+    ]
+    notes += [
+        f"{name} is a materialized view: what was not committed when it was refreshed comes with a later refresh, and may be "
+        "passed over. Set lag to more than the time between two refreshes plus the longest transaction"
+        for name in await connection.fetchval(_OF_KIND, "m", read) or []
+    ]
+    if not read and field.base not in TIME_TYPES:
+        notes.append(
+            "the tables behind this query are not seen (does a function read them?), so transactions that write to them are "
+            "not waited for. Set lag or lookback to more than what they may write at a time, or name the tables in the query"
+        )
+    return notes
 
 
 async def server_zone(connection: Connection) -> str:

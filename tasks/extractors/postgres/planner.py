@@ -67,6 +67,8 @@ class Planner:
     async def _bound(self, cursor: Field, after: str | None, zone: str) -> Bound:
         connection, lag = self._connection, self._window.lag
         read = await bounds.relations(connection, await self._select.everything(connection))
+        if not lag and not self._window.lookback:
+            self._notes += await bounds.blind_spots(connection, cursor, read)
         if cursor.base in bounds.TIME_TYPES:
             await self._check_lag(lag)
             return await bounds.time_bound(connection, cursor, zone, lag, read)
@@ -170,6 +172,11 @@ class Planner:
         if tables and (full or not await self._is_indexed(cursor)):
             window: JsonValue = None if full else [whole.lower, whole.upper]
             return slices.by_pages(tables, count, window)
+        if full and (far := await bounds.foreign(self._connection, await bounds.locked(self._connection))):
+            self._notes.append(
+                f"read in one partition: several readers would see several states of what is on another server ({', '.join(far)})"
+            )
+            return (whole,)
         if cursor is not None and (not full or self._options.partitions > 1):
             return cuts.ranges(whole.lower, await self._inner(cursor, whole, count), whole.upper)
         self._notes.append(

@@ -279,6 +279,46 @@ class TestWindows(WindowContract):
         with pytest.raises(PositionLost, match="nothing is behind"):
             await events.window({"cursor": "n", "value": "Infinity"}, "n")
 
+    @pytest.mark.parametrize("cursor", ["id", "at"])
+    async def test_what_a_refresh_may_lose_is_told(self, events: PostgresEvents, cursor: str) -> None:
+        """Who writes to the tables behind a materialized view cannot be waited for: the plan says what lag has to be."""
+        await events.write("INSERT INTO events (kind) VALUES ('a')", "CREATE MATERIALIZED VIEW seen AS TABLE events")
+        _, plan = await events.window(None, cursor, name="seen", null_cursor="exclude")
+        assert "seen is a materialized view" in " ".join(plan.notes)
+        lag = "1" if cursor == "id" else "1 minute"
+        _, plan = await events.window(None, cursor, name="seen", null_cursor="exclude", lag=lag)
+        assert "materialized view" not in " ".join(plan.notes)
+
+    async def test_tables_that_a_function_hides_are_told(self, events: PostgresEvents) -> None:
+        """The server does not say which tables a function reads: the plan says that nobody is waited for."""
+        await events.write(
+            "CREATE FUNCTION found() RETURNS SETOF events LANGUAGE plpgsql STABLE AS"
+            " $$ BEGIN RETURN QUERY SELECT * FROM events; END $$"
+        )
+        source = events.query("SELECT * FROM found()", cursor="id")
+        async with source.open(ReadOptions(mode="incremental")) as extractor:
+            plan = await extractor.plan(None)
+        assert "not waited for" in " ".join(plan.notes)
+
+    async def test_a_foreign_table_is_read_in_one_state(self, events: PostgresEvents) -> None:
+        """This server's snapshot does not hold for another's rows: one reader; its writers are not seen, and the plan says so."""
+        await events.write(
+            "CREATE EXTENSION file_fdw",
+            "CREATE SERVER far FOREIGN DATA WRAPPER file_fdw",
+            "CREATE FOREIGN TABLE counted (id bigint) SERVER far OPTIONS (program 'seq 100')",
+            "CREATE VIEW hidden AS SELECT * FROM counted",
+        )
+        for name in ("counted", "hidden"):
+            source = events.table(name, cursor="id", null_cursor="exclude")
+            async with source.open(ReadOptions(partitions=3)) as extractor:
+                plan = await extractor.plan(None)
+                assert len(plan.partitions) == 1
+                assert len(await collected(extractor, plan)) == 100
+            assert "several states" in " ".join(plan.notes)
+            rows, plan = await events.window(None, "id", name=name, null_cursor="exclude")
+            assert len(rows) == 100
+            assert "counted is a foreign table" in " ".join(plan.notes)
+
     async def test_a_cursor_that_cannot_be_sorted_is_refused(self, events: PostgresEvents) -> None:
         """json has no order: the error is the user's to mend, and is the server's own."""
         await events.write("ALTER TABLE events ADD doc json")

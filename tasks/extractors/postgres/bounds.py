@@ -116,13 +116,13 @@ async def foreign(connection: Connection, read: list[int]) -> list[str]:
 async def blind_spots(connection: Connection, field: Field, read: list[int]) -> list[str]:
     """Notes of writers that no look at this server shows, for lag or lookback to make up for."""
     notes = [
-        f"{name} is a foreign table: transactions in flight on its own server are not seen here. Set lag to more than the "
-        "longest of them, or read from that server"
+        f"{name} is a foreign table: transactions in flight on its own server are not seen here. Set lag or "
+        "lookback to more than what may be in flight there, or read from that server"
         for name in await foreign(connection, read)
     ]
     notes += [
         f"{name} is a materialized view: what was not committed when it was refreshed comes with a later refresh, and may be "
-        "passed over. Set lag to more than the time between two refreshes plus the longest transaction"
+        "passed over. Set lag or lookback to more than what is written between two refreshes and in the longest transaction"
         for name in await connection.fetchval(_OF_KIND, "m", read) or []
     ]
     if not read and field.base not in TIME_TYPES:

@@ -88,7 +88,8 @@ async def connect(block: Postgres, *, again: bool = False) -> Connection:
 
     ``again``: it has been reached before in this run, so a failure may pass and is raised as it is.
     """
-    arguments = (await reveal(block)).connect_arguments() | {"server_settings": {"application_name": APPLICATION}}
+    arguments = (await reveal(block)).connect_arguments()
+    arguments["server_settings"]["application_name"] = APPLICATION
     try:
         async with asyncio.timeout(float(arguments.get("timeout") or 10) + 2):
             connection: Connection = await asyncpg.connect(**arguments)

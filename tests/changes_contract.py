@@ -145,6 +145,20 @@ class ChangesContract:
         assert (again.data, taken_up.data) == (first.data, first.data)
         assert (again.until, taken_up.until) == (first.until, first.until)
 
+    async def test_a_plan_of_several_parts_is_taken_up_by_a_run_with_limits(self, subject: ChangesUnderTest) -> None:
+        """It was made by a run without: what lies between the parts is not passed over, wherever a limit is reached."""
+        for _ in range(3):
+            await subject.add(20)
+        options = ReadOptions(mode="changes", object_bytes=1)
+        async with subject.open(options) as extractor:
+            plan = await extractor.plan(None)
+        assert len(plan.partitions) >= 3
+        async with subject.open(options.model_copy(update={"limits": Limits(rows=5)})) as later:
+            assert later.asked == plan.asked
+            taken_up = await captured(later, Plan.model_validate(plan.kept()))
+        rest = await run_of(subject, taken_up.until)
+        assert ids([*taken_up.all, *rest.all]) == list(range(1, 61))
+
     async def test_null_and_the_empty_string_stay_apart(self, subject: ChangesUnderTest) -> None:
         """NULL is an unquoted empty field, the empty string a quoted one; with a marker, NULL is the marker, and the empty
         string has no need of quotes (COPY writes none).

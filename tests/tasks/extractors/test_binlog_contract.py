@@ -16,7 +16,7 @@ from tests.tasks.extractors.test_mysql import block_of
 
 @dataclass
 class Log:
-    """One table, from a place in the log on."""
+    """One table, from a place in the log on; what is added at once is two transactions, which end a file of it."""
 
     server: MySQLServer
     start: str
@@ -34,8 +34,9 @@ class Log:
     async def add(self, count: int) -> None:
         numbers = range(self.count + 1, self.count + count + 1)
         notes = ("NULL" if (text := note(number)) is None else f"'{text}'" for number in numbers)
-        values = ", ".join(f"({number}, {text})" for number, text in zip(numbers, notes, strict=True))
-        await self.server.execute(f"INSERT INTO events VALUES {values}")
+        rows = [f"({number}, {text})" for number, text in zip(numbers, notes, strict=True)]
+        halves = (", ".join(half) for half in (rows[: count // 2], rows[count // 2 :]))
+        await self.server.execute(*(f"INSERT INTO events VALUES {half}" for half in halves), "FLUSH BINARY LOGS")
         self.count += count
 
     def order_of(self, _position: str) -> str:

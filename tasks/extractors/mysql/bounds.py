@@ -83,6 +83,10 @@ _REPLICA = (
 )
 
 
+Identity = tuple[int, str]
+"""The thread, and what tells the transactions of one apart."""
+
+
 @dataclass(frozen=True)
 class Transaction:
     """One that may still write."""
@@ -96,9 +100,9 @@ class Transaction:
     """It has written, or a statement of it that may write is running."""
 
     @property
-    def identity(self) -> str:
+    def identity(self) -> Identity:
         # A transaction's number changes with its first write.
-        return f"{self.thread} {self.began}" if self.thread else self.id
+        return self.thread, str(self.began) if self.thread else self.id
 
 
 async def time_bound(session: Session, field: Field, zone: str, lag: timedelta) -> Bound:
@@ -200,17 +204,29 @@ def _transaction(row: Row) -> Transaction:
     )
 
 
-async def _wait_for(session: Session, *, prepared_only: bool) -> set[str] | None:
+async def _wait_for(session: Session, *, prepared_only: bool) -> set[Identity] | None:
     """Wait until those who write now have ended; who is left after `WRITERS_SECONDS`; None without the privilege."""
     deadline = time.monotonic() + WRITERS_SECONDS
-    waited_for = await _writers(session, prepared_only)
+    waited_for = before = await _writers(session, prepared_only)
     while waited_for and time.monotonic() < deadline:
-        writers = await _writers(session, prepared_only)
-        waited_for &= writers or set()
+        now = await _writers(session, prepared_only)
+        if now is None:
+            return None
+        waited_for, before = _left(waited_for, before or set(), now), now
     return waited_for
 
 
-async def _writers(session: Session, prepared_only: bool) -> set[str] | None:
+def _left(waited_for: set[Identity], before: set[Identity], now: set[Identity]) -> set[Identity]:
+    """Those among the writers of now who are to be waited for. ``before``: who wrote at the last look.
+
+    One whose session is gone may have ended, or be a prepared one (XA) that nothing links to it: all that are new are taken
+    for it. They change no more, so a server that always prepares some is not waited for without end.
+    """
+    has_gone = any(thread for thread, _ in waited_for - now)
+    return waited_for & now | {new for new in now - before if has_gone and not new[0]}
+
+
+async def _writers(session: Session, prepared_only: bool) -> set[Identity] | None:
     # MariaDB leaves a statement out of innodb_trx while somebody else looks at it: the list of threads shows that it runs.
     running = {} if prepared_only else await _running(session)
     found = await _transactions(session)
@@ -223,7 +239,7 @@ async def _writers(session: Session, prepared_only: bool) -> set[str] | None:
     }
 
 
-def _held_back(left: set[str]) -> str:
+def _held_back(left: set[Identity]) -> str:
     return (
         f"nothing is read now: {len(left)} transaction(s) that were writing have not ended after {WRITERS_SECONDS:g} s, and "
         "rows of theirs would be passed over. The next run tries again; if they are forgotten, end them (KILL; for prepared "

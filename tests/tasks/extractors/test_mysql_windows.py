@@ -174,6 +174,29 @@ class TestWindows(WindowContract):
             await idle("SELECT * FROM events")
             assert (await events.window(None, "id"))[0] == [1]
 
+    async def test_a_writer_that_is_prepared_meanwhile_has_not_ended(
+        self, events: MySQLEvents, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A transaction that loses its session while it is waited for is waited for still."""
+        monkeypatch.setattr(bounds, "WRITERS_SECONDS", 2)
+        begin, insert, *prepare = events.prepared("INSERT INTO events (kind) VALUES ('prepared')")
+        async with connected(events.server) as late, late.cursor() as cursor:
+            for statement in (begin, insert):
+                await cursor.execute(statement)
+            await events.write("INSERT INTO events (kind) VALUES ('after')")
+
+            async def let_go() -> None:
+                for statement in prepare:
+                    await cursor.execute(statement)
+                await late.ensure_closed()
+                await _gone(events.server, late.thread_id())
+
+            _after_first_look(monkeypatch, let_go)
+            before, plan = await events.window(None, "id")
+        await events.write(events.commit_prepared())
+        after, _ = await events.window(plan.until, "id")
+        assert (before, after) == ([], [1, 2])
+
     async def test_a_cursor_without_zone_is_in_the_zone_that_is_named(self, events: MySQLEvents) -> None:
         """A DATETIME written in another zone than the server's is compared with that zone's clock."""
         stamps = ", ".join(f"(UTC_TIMESTAMP() + INTERVAL 5 HOUR + INTERVAL {n} MINUTE)" for n in (29, 31))
@@ -256,6 +279,29 @@ def _between_looks(monkeypatch: pytest.MonkeyPatch, happen: Callable[[], Awaitab
         return await rows(session, statement)
 
     monkeypatch.setattr(Session, "rows", watched)
+
+
+def _after_first_look(monkeypatch: pytest.MonkeyPatch, happen: Callable[[], Awaitable[None]]) -> None:
+    """Let something happen when it is known who writes."""
+    rows = Session.rows
+    looks = 0
+
+    async def watched(session: Session, statement: str) -> list[Row]:
+        nonlocal looks
+        looks += "PROCESSLIST" in statement and "FULL" in statement
+        if looks == 2:
+            looks += 1
+            await happen()
+        return await rows(session, statement)
+
+    monkeypatch.setattr(Session, "rows", watched)
+
+
+async def _gone(server: MySQLServer, thread: int) -> None:
+    """Wait until the server has ended a session."""
+    async with asyncio.timeout(30):
+        while thread in {row[0] for row in await server.fetch("SHOW PROCESSLIST")}:
+            await asyncio.sleep(0.02)
 
 
 def _look_when_a_second_begins(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from tasks.extractors.contract import ChangeExtractor, Output, ReadOptions, Records
+from tasks.extractors.mysql import snapshot
 from tasks.extractors.mysql.binlog.source import MySQLChanges
 from tests.changes_contract import ChangesContract, note
 from tests.servers.mysql import MySQLServer
@@ -77,3 +79,35 @@ async def test_tables_of_any_name_have_folders_of_their_own(mysql_database: MySQ
     assert folders[0] == {f"{mysql_database.database}.orders"}
     assert all(len(names) == 1 for names in folders)
     assert len(set.union(*folders)) == 3
+
+
+async def test_a_table_that_is_made_before_the_lock_is_in_the_snapshot(
+    mysql_database: MySQLServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables are listed before commits are held up: what is made and filled in between is lost neither there nor here."""
+    taken, takes = snapshot.take, 0
+
+    async def take(*arguments: Any, **named: Any) -> snapshot.Snapshot:
+        nonlocal takes
+        takes += 1
+        if takes == 1:
+            await mysql_database.execute("CREATE TABLE late (id INT PRIMARY KEY)", "INSERT INTO late VALUES (1), (2)")
+        return await taken(*arguments, **named)
+
+    monkeypatch.setattr(snapshot, "take", take)
+    await mysql_database.execute("CREATE TABLE early (id INT PRIMARY KEY)", "INSERT INTO early VALUES (3)")
+    source = MySQLChanges.model_validate({"connection": block_of(mysql_database), "tables": ("*",)})
+    found: list[str] = []
+
+    async def emit(_output: Output, records: Records) -> None:
+        found.extend(line.split(",")[-1] for line in records.data.decode().splitlines())
+
+    since = None
+    for _ in ("snapshot", "log"):
+        async with source.open(ReadOptions(mode="changes")) as extractor:
+            plan = await extractor.plan(since)
+            for partition in plan.partitions:
+                await extractor.capture(plan, partition, emit)
+            since = plan.until
+        await mysql_database.execute("INSERT INTO late SELECT max(id) + 1 FROM late")
+    assert sorted(found) == ["1", "2", "3", "3"]

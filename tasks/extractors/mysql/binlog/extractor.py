@@ -52,6 +52,9 @@ _NOT_EXACT = (
     "(MySQL 8: or BACKUP_ADMIN with LOCK TABLES on the databases) TO this user, or set snapshot: false"
 )
 
+_LISTS = 10
+"""How often the tables are listed before a snapshot has them all."""
+
 
 @dataclass(frozen=True)
 class ChangesSubject:
@@ -160,34 +163,49 @@ class ChangesExtractor:
 
     async def _first(self, control: Session, server: LogServer, blank: Plan) -> Plan:
         """All tables as they are at one moment, whose place in the log the changes begin at."""
+        plans: dict[Table, Plan] = {}
+        taken, until = await self._taken(control, server, blank, plans)
         partitions: list[Partition] = []
         notes: list[str] = []
-        rows = size = 0
-        for schema, name in await self._tables.found(control):
-            plan = await self._of_table(control, blank, schema, name)
-            partitions += [_slice(n, schema, name, each) for n, each in enumerate(plan.partitions, len(partitions))]
-            notes += [
-                f"{schema}.{name}: {note}" for note in (*plan.notes, *self._left_out(self._selects[schema, name]))
-            ]
-            rows, size = rows + (plan.estimated_rows or 0), size + (plan.estimated_bytes or 0)
-        if self._snapshot is not None:
-            self._snapshot.close()
-        count = min(max(1, len(partitions)), self._options.parallel)
-        relations = [select.relation for select in self._selects.values()]
-        as_of = await server.now()
-        taken = self._snapshot = await snapshot.take(self._subject.block, control, relations, count, placed=True)
+        for table, plan in plans.items():
+            partitions += [_slice(n, *table, each) for n, each in enumerate(plan.partitions, len(partitions))]
+            notes += [f"{'.'.join(table)}: {note}" for note in (*plan.notes, *self._left_out(self._selects[table]))]
         self._plan_id = blank.id
-        until = self._place_of(taken, server, as_of)
         return blank.model_copy(
             update={
                 "until": until.model_dump(mode="json"),
                 "partitions": tuple(partitions),
                 "snapshot": taken.seen,
-                "estimated_rows": rows,
-                "estimated_bytes": size,
+                "estimated_rows": sum(plan.estimated_rows or 0 for plan in plans.values()),
+                "estimated_bytes": sum(plan.estimated_bytes or 0 for plan in plans.values()),
                 "notes": (*notes, *taken.notes),
-                "statement": f"a snapshot of {len(relations)} table(s), then the binary log from {until}",
+                "statement": f"a snapshot of {len(plans)} table(s), then the binary log from {until}",
             }
+        )
+
+    async def _taken(
+        self, control: Session, server: LogServer, blank: Plan, plans: dict[Table, Plan]
+    ) -> tuple[snapshot.Snapshot, LogPosition]:
+        """A snapshot and its place; ``plans`` gets those of all tables that are in it.
+
+        One that is made and filled between the list and the lock is in neither: so they are listed again, until none is new.
+        """
+        new = await self._tables.found(control)
+        for _ in range(_LISTS):
+            for table in new:
+                plans[table] = await self._of_table(control, blank, *table)
+            if self._snapshot is not None:
+                self._snapshot.close()
+            slices = sum(len(plan.partitions) for plan in plans.values())
+            count = min(max(1, slices), self._options.parallel)
+            relations = [self._selects[table].relation for table in plans]
+            as_of = await server.now()
+            taken = self._snapshot = await snapshot.take(self._subject.block, control, relations, count, placed=True)
+            new = [table for table in await self._tables.found(control) if table not in plans]
+            if not new:
+                return taken, self._place_of(taken, server, as_of)
+        raise SnapshotLost(
+            "tables that are followed are made all the time; leave such out, with a leading - in field tables"
         )
 
     def _in_the_log(self, select: Select) -> tuple[Field, ...]:

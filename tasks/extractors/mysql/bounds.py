@@ -67,11 +67,18 @@ _TRANSACTIONS = f"""
 
 _DENIED = (ER.SPECIFIC_ACCESS_DENIED_ERROR, ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR)
 
-# What a statement that writes nothing begins with; all others count as writing.
+# What a statement that writes nothing begins with; all others count as writing: DO, of a function that writes, and
+# MariaDB's SET STATEMENT … FOR INSERT as well.
+_BLANK = r"\s|/\*(?!M?!).*?\*/|--[^\n]*\n|#[^\n]*\n"
 _READS = re.compile(
-    r"(\s|\(|/\*(?!M?!).*?\*/|--[^\n]*\n|#[^\n]*\n)*(select|show|explain|describe|desc|use|set|kill|do)\b",
+    rf"({_BLANK}|\()*(select|show|explain|describe|desc|use|set(?!({_BLANK})+statement\b)|kill)\b",
     re.IGNORECASE | re.DOTALL,
 )
+
+_STATEMENT = ("Query", "Execute")
+"""Commands of threads that run a statement, even where none is shown."""
+_NO_STATEMENT = ("Sleep", "Daemon", "Binlog Dump", "Binlog Dump GTID")
+"""Those of threads that run none, or the server's own; of all others what is shown counts."""
 
 _NO_PROCESS = (
     "this user does not see other sessions' transactions: a row that is written now and commits after this run may be "
@@ -163,8 +170,15 @@ async def _running(session: Session) -> dict[int, int]:
     return {
         int(thread or 0): int(float(seconds or 0)) + 1  # whole seconds, cut
         for thread, _, _, _, command, seconds, _, statement, *_ in rows
-        if command in ("Query", "Execute") and int(thread or 0) != session.id and not _READS.match(statement or "")
+        if int(thread or 0) != session.id and _may_write(command or "", statement or "")
     }
+
+
+def _may_write(command: str, statement: str) -> bool:
+    """Of a thread in the server's list; besides clients' there are those of events (Connect), and MariaDB's bulks."""
+    if command in _STATEMENT:
+        return not _READS.match(statement)
+    return bool(statement) and command not in _NO_STATEMENT and not _READS.match(statement)
 
 
 async def _transactions(session: Session) -> list[Transaction] | None:

@@ -67,18 +67,34 @@ class TestWindows(WindowContract):
         await made.create()
         return made
 
-    async def test_a_statement_that_has_not_reached_the_table_yet_counts(self, events: MySQLEvents) -> None:
+    @pytest.mark.parametrize("way", ["statement", "DO", "event", "SET STATEMENT"])
+    async def test_a_statement_that_has_not_reached_the_table_yet_counts(self, events: MySQLEvents, way: str) -> None:
         """NOW() is the statement's start: one that writes its row only after the read holds the window back as well."""
-        slow = asyncio.create_task(events.write("INSERT INTO events (kind) SELECT SLEEP(2.5)"))
+        statement = "INSERT INTO events (kind) SELECT SLEEP(2.5)"
+        if way == "DO":
+            body = "BEGIN DO SLEEP(2.5); INSERT INTO events (kind) VALUES ('late'); RETURN 1; END"
+            await events.write(f"CREATE FUNCTION writes() RETURNS INT DETERMINISTIC MODIFIES SQL DATA {body}")
+            statement = "DO writes()"
+        elif way == "event":
+            await events.write("SET GLOBAL event_scheduler = ON")
+            statement = f"CREATE EVENT writes ON SCHEDULE AT CURRENT_TIMESTAMP DO {statement}"
+        elif way == "SET STATEMENT":
+            if not events.server.is_mariadb:
+                return  # it has none
+            statement = f"SET /* not for long */ STATEMENT max_statement_time = 60 FOR {statement}"
+        slow = asyncio.create_task(events.write(statement))
+        await _runs(events.server, "SLEEP|writes")
         await asyncio.sleep(0.3)
-        await events.write("INSERT INTO events (kind) VALUES ('after')")
+        await events.write("INSERT INTO events (id, kind) VALUES (100, 'after')")
         await settle()
         before, plan = await events.window(None)
         await slow
+        await _runs(events.server, "SLEEP|writes", runs=False)
         await settle()
         after, _ = await events.window(plan.until)
-        assert sorted(before + after) == [1, 2]
+        await events.write("SET GLOBAL event_scheduler = DEFAULT")
         assert before == []
+        assert after in ([1, 100], [100, 101])
 
     @pytest.mark.parametrize("waits", ["before the look", "during the look"])
     async def test_a_statement_that_waited_for_the_table_counts(
@@ -266,6 +282,28 @@ class TestWindows(WindowContract):
                 await extractor.plan(None)
 
 
+@pytest.mark.parametrize(
+    ("command", "statement", "counts"),
+    [
+        ("Query", "INSERT INTO t VALUES (1)", True),
+        ("Query", "", True),
+        ("Query", "/* why */ SELECT 1", False),
+        ("Query", "SET sql_mode = ''", False),
+        ("Query", "SET STATEMENT max_statement_time = 9 FOR DELETE FROM t", True),
+        ("Execute", "DO f()", True),
+        ("Bulk_execute", "INSERT INTO t VALUES (?)", True),  # executemany of MariaDB's own connectors
+        ("Connect", "INSERT INTO t VALUES (1)", True),  # an event
+        ("Connect", "", False),
+        ("Sleep", "", False),
+        ("Daemon", "InnoDB purge coordinator", False),
+        ("Binlog Dump GTID", "", False),
+    ],
+)
+def test_threads_that_may_write(command: str, statement: str, counts: bool) -> None:
+    """Whatever runs a statement, but for those that are known to write nothing."""
+    assert bounds._may_write(command, statement) is counts
+
+
 def _between_looks(monkeypatch: pytest.MonkeyPatch, happen: Callable[[], Awaitable[None]]) -> None:
     """Let something happen when one of processes and transactions has been looked at, and the other has not."""
     rows = Session.rows
@@ -295,6 +333,15 @@ def _after_first_look(monkeypatch: pytest.MonkeyPatch, happen: Callable[[], Awai
         return await rows(session, statement)
 
     monkeypatch.setattr(Session, "rows", watched)
+
+
+async def _runs(server: MySQLServer, pattern: str, *, runs: bool = True) -> None:
+    """Wait until the server runs such a statement, or none."""
+    others = "information_schema.processlist WHERE id <> CONNECTION_ID()"
+    query = f"SELECT count(*) FROM {others} AND info REGEXP '{pattern}'"
+    async with asyncio.timeout(30):
+        while bool(await server.fetch_value(query)) is not runs:
+            await asyncio.sleep(0.02)
 
 
 async def _gone(server: MySQLServer, thread: int) -> None:

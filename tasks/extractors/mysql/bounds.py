@@ -62,8 +62,8 @@ _REPEATED = " ".join(
     f"WHEN FROM_UNIXTIME({_BEGAN} - {seconds}) = trx_started THEN {seconds}" for seconds in (3600, 1800)
 )
 _TRANSACTIONS = f"""
-    SELECT trx_mysql_thread_id, trx_id, {_BEGAN} - CASE {_REPEATED} ELSE 0 END, trx_rows_modified, trx_query
-    FROM information_schema.innodb_trx WHERE trx_is_read_only = 0"""
+    SELECT trx_mysql_thread_id, trx_id, {_BEGAN} - CASE {_REPEATED} ELSE 0 END, trx_rows_modified, trx_query,
+    trx_is_read_only FROM information_schema.innodb_trx"""
 
 _DENIED = (ER.SPECIFIC_ACCESS_DENIED_ERROR, ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR)
 
@@ -169,8 +169,9 @@ async def _running(session: Session) -> dict[int, int]:
     rows = await session.rows("SHOW FULL PROCESSLIST")
     return {
         int(thread or 0): int(float(seconds or 0)) + 1  # whole seconds, cut
-        for thread, _, _, _, command, seconds, _, statement, *_ in rows
-        if int(thread or 0) != session.id and _may_write(command or "", statement or "")
+        for thread, user, _, _, command, seconds, _, statement, *_ in rows
+        # Appliers of a replica wait for long under the command of their last statement.
+        if user != "system user" and int(thread or 0) != session.id and _may_write(command or "", statement or "")
     }
 
 
@@ -184,10 +185,11 @@ def _may_write(command: str, statement: str) -> bool:
 async def _transactions(session: Session) -> list[Transaction] | None:
     """Transactions of others that may write; None without the privilege.
 
-    One of our own that is begun for it is the proof that the list is no older than this call.
+    One of our own that is begun for it is the proof that the list is no older than this call. It only reads: a server in
+    read_only would refuse another.
     """
     async with _in_zone(session, "'SYSTEM'"):
-        await session.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ WRITE")
+        await session.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
         try:
             for number in range(_CACHE_TRIES):
                 pause = min(_LONGEST_PAUSE, 0.1 * 2**number)
@@ -198,9 +200,10 @@ async def _transactions(session: Session) -> list[Transaction] | None:
                     if number_of(error) in _DENIED:
                         return None
                     raise
-                found = [_transaction(row) for row in rows]
-                if any(transaction.thread == session.id for transaction in found):
-                    return [other for other in found if other.thread != session.id]
+                if any(int(thread or 0) == session.id for thread, *_ in rows):
+                    return [
+                        _transaction(row) for row in rows if int(row[0] or 0) != session.id and not int(row[-1] or 0)
+                    ]
         finally:
             if session.is_usable:
                 await session.execute("ROLLBACK")
@@ -208,7 +211,7 @@ async def _transactions(session: Session) -> list[Transaction] | None:
 
 
 def _transaction(row: Row) -> Transaction:
-    thread, number, began, modified, statement = row
+    thread, number, began, modified, statement, _ = row
     busy = statement is not None and not _READS.match(statement)
     return Transaction(
         thread=int(thread or 0),

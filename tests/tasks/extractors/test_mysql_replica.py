@@ -10,6 +10,8 @@ from tasks.extractors.mysql.replica import is_replica
 from tasks.extractors.mysql.session import Session
 from tests.servers.mysql import MySQLServer, replica_of
 from tests.tasks.extractors.test_mysql import block_of
+from tests.tasks.extractors.test_mysql_windows import MySQLEvents
+from tests.windows import settle
 
 
 async def _taken_for_one(server: MySQLServer) -> bool:
@@ -38,6 +40,22 @@ async def test_a_server_that_applies_what_another_writes(mysql_database: MySQLSe
             assert not await _taken_for_one(replica)
     finally:
         await mysql_database.execute("SET GLOBAL event_scheduler = DEFAULT")
+
+
+async def test_who_applies_holds_back_nothing(mysql_database: MySQLServer) -> None:
+    """Threads that wait for the source's next changes are no statements that began with the last ones."""
+    async with replica_of(mysql_database) as replica:
+        written = await mysql_database.create_database()
+        async with asyncio.timeout(100):
+            while not await replica.fetch(f"SHOW DATABASES LIKE '{written.database}'"):
+                await asyncio.sleep(0.1)
+        await written.drop()
+        await asyncio.sleep(2)
+        events = MySQLEvents(await replica.create_database())
+        await events.create()
+        await events.write("INSERT INTO events (kind) VALUES ('here')")
+        await settle()
+        assert (await events.window(None))[0] == [1]
 
 
 @pytest.mark.parametrize(

@@ -264,6 +264,28 @@ class TestWindows(WindowContract):
             assert rows == [1]
             assert "GRANT PROCESS" in " ".join(plan.notes)
 
+    async def test_a_server_in_read_only_is_read(self, events: MySQLEvents, monkeypatch: pytest.MonkeyPatch) -> None:
+        """By an account that may write nothing there, which sees those that may."""
+        monkeypatch.setattr(bounds, "WRITERS_SECONDS", 0.4)
+        reader = MySQLEvents(await events.server.create_user("SELECT ON {database}.*", "PROCESS ON *.*"))
+        await events.write("INSERT INTO events (kind) VALUES ('first')", "SET GLOBAL read_only = 1")
+        try:
+            await settle()
+            for cursor in ("at", "id"):
+                rows, plan = await reader.window(None, cursor)
+                assert rows == [1]
+                assert "replica" in " ".join(plan.notes)
+            async with events.session() as late:
+                await late("BEGIN")
+                await late("INSERT INTO events (kind) VALUES ('late')")
+                await events.write("INSERT INTO events (kind) VALUES ('after')")
+                before, plan = await reader.window(plan.until, "id")
+                await late("COMMIT")
+            after, _ = await reader.window(plan.until, "id")
+            assert (before, after) == ([], [2, 3])
+        finally:
+            await events.write("SET GLOBAL read_only = 0")
+
     async def test_a_query_that_does_not_parse_shows_the_place(self, events: MySQLEvents) -> None:
         """The database's own message, and the field it is about."""
         for query, told in (("SELECT id\nFROM evnts", "evnts"), ("SELECT id FORM events", "FORM events")):

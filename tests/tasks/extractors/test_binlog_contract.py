@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from blocks.errors import ConfigurationError
 from tasks.extractors.contract import ChangeExtractor, Output, ReadOptions, Records
 from tasks.extractors.mysql import snapshot
 from tasks.extractors.mysql.binlog.source import MySQLChanges
@@ -111,3 +112,28 @@ async def test_a_table_that_is_made_before_the_lock_is_in_the_snapshot(
             since = plan.until
         await mysql_database.execute("INSERT INTO late SELECT max(id) + 1 FROM late")
     assert sorted(found) == ["1", "2", "3", "3"]
+
+
+@pytest.mark.parametrize(
+    "statement", ["INSERT INTO events VALUES (1, 'a')", "LOAD DATA INFILE '{file}' INTO TABLE events"]
+)
+async def test_a_write_that_is_logged_as_a_statement_is_refused(mysql_database: MySQLServer, statement: str) -> None:
+    """What no rows tell of is an error, never a run without them."""
+    folder = str(await mysql_database.fetch_value("SELECT @@secure_file_priv"))
+    file = f"{folder.rstrip('/')}/{mysql_database.database}.txt"
+    await mysql_database.execute(
+        "CREATE TABLE events (id INT PRIMARY KEY, note TEXT)", f"SELECT 1, 'a' INTO OUTFILE '{file}'"
+    )
+    named = {"connection": block_of(mysql_database), "tables": ("events",), "snapshot": False}
+    source = MySQLChanges.model_validate(named)
+    async with source.open(ReadOptions(mode="changes")) as extractor:
+        since = (await extractor.plan(None)).until
+    await mysql_database.execute("SET SESSION binlog_format = STATEMENT", statement.format(file=file))
+
+    async def emit(_output: Output, _records: Records) -> None:
+        raise AssertionError("there are no rows")
+
+    async with source.open(ReadOptions(mode="changes")) as extractor:
+        plan = await extractor.plan(since)
+        with pytest.raises(ConfigurationError, match=r"events as a statement, not as rows: (INSERT|LOAD)"):
+            await extractor.capture(plan, plan.partitions[0], emit)

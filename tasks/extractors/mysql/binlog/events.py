@@ -35,6 +35,7 @@ class Kind(IntEnum):
     ROTATE = 4
     FORMAT = 15
     XID = 16
+    LOAD = 18
     TABLE_MAP = 19
     INCIDENT = 26
     HEARTBEAT = 27
@@ -147,7 +148,8 @@ def query(event: Event) -> Query:
     try:
         schema_length = body[8]
         status = int.from_bytes(body[11:13], "little")
-        at = 13 + status
+        # That of LOAD DATA has numbers of the file beside, whose content stands in events before.
+        at = (26 if event.kind == Kind.LOAD else 13) + status
         schema = body[at : at + schema_length].decode("utf-8", "replace")
         text = body[at + schema_length + 1 :]
     except IndexError:

@@ -160,7 +160,7 @@ class Transactions:
         elif event.kind == Kind.XA_PREPARE:
             one_phase, xid = _prepared(event)
             yield self._end(Ending.COMMITTED if one_phase else Ending.PREPARED, end, xid)
-        elif event.kind in (Kind.QUERY, Kind.MARIADB_QUERY_COMPRESSED):
+        elif event.kind in (Kind.QUERY, Kind.MARIADB_QUERY_COMPRESSED, Kind.LOAD):
             yield from self._query(query(event), end)
 
     def _query(self, found: Query, end: int) -> Iterator[Step]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -76,6 +77,16 @@ async def test_each_way_to_name_a_start(mysql_database: MySQLServer) -> None:
     for start in (await written(mysql_database)).values():
         assert (await read(mysql_database, Limits(rows=2), start)) == (["4", "5", "6"], 2)
         assert (await read(mysql_database, Limits(), start)) == (["4", "5", "6"], 1)
+
+
+async def test_a_start_within_a_second_loses_none_of_it(mysql_database: MySQLServer) -> None:
+    """Where the log knows transactions to the second, all of that second come."""
+    await mysql_database.execute("CREATE TABLE rows_ (id INT PRIMARY KEY)", "FLUSH BINARY LOGS")
+    await asyncio.sleep(1.1)  # the file begins before that second
+    moment = datetime.now(UTC).replace(microsecond=1)
+    await mysql_database.execute("INSERT INTO rows_ VALUES (1)")
+    ids, _ = await read(mysql_database, Limits(), moment.isoformat())
+    assert ids == ["1"]
 
 
 async def test_a_start_now_is_one_of_its_own(mysql_database: MySQLServer) -> None:

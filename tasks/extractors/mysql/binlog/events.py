@@ -188,6 +188,10 @@ class Begun(NamedTuple):
     prepared: bool = False
     """MariaDB: its rows count once it is committed by a later XA COMMIT."""
 
+    def is_before(self, moment: int) -> bool:
+        """Whether it was certainly committed before that many microseconds since 1970."""
+        return self.microseconds < (moment if self.precise else moment // 1_000_000 * 1_000_000)
+
 
 def begun(event: Event) -> Begun:
     """The transaction that a GTID event of either server begins."""

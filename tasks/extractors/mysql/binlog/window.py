@@ -273,9 +273,8 @@ class _Follower:
             case Start():
                 self._start, self._is_xa = step, False
                 self._kept.begin()
-                self._is_known = (
-                    self._since.by_gtids and step.begun.gtid in self._gtids
-                ) or step.begun.microseconds < self._since.not_before
+                is_counted = self._since.by_gtids and step.begun.gtid in self._gtids
+                self._is_known = is_counted or step.begun.is_before(self._since.not_before)
                 number = number_of(step.file)
                 self._rows.begin(step.begun, row_prefix(self._since.epoch, number, step.position))
             case Xa():

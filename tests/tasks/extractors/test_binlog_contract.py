@@ -11,7 +11,7 @@ from blocks.errors import ConfigurationError
 from tasks.extractors.contract import ChangeExtractor, Output, ReadOptions, Records
 from tasks.extractors.mysql import snapshot
 from tasks.extractors.mysql.binlog.source import MySQLChanges
-from tests.changes_contract import ChangesContract, note
+from tests.changes_contract import ChangesContract, captured, note
 from tests.servers.mysql import MySQLServer
 from tests.tasks.extractors.test_binlog_starts import STATUS
 from tests.tasks.extractors.test_mysql import block_of
@@ -137,3 +137,25 @@ async def test_a_write_that_is_logged_as_a_statement_is_refused(mysql_database: 
         plan = await extractor.plan(since)
         with pytest.raises(ConfigurationError, match=r"events as a statement, not as rows: (INSERT|LOAD)"):
             await extractor.capture(plan, plan.partitions[0], emit)
+
+
+async def test_a_table_that_is_made_of_a_query_brings_its_rows(mysql_database: MySQLServer) -> None:
+    """CREATE TABLE … SELECT is a statement and rows in one transaction, also where nobody follows the table."""
+    await mysql_database.execute("CREATE TABLE events (id INT PRIMARY KEY)")
+    source = MySQLChanges.model_validate(
+        {"connection": block_of(mysql_database), "tables": ("events", "made"), "snapshot": False}
+    )
+    async with source.open(ReadOptions(mode="changes")) as extractor:
+        since = (await extractor.plan(None)).until
+    await mysql_database.execute(
+        "CREATE TABLE other (id INT PRIMARY KEY) AS SELECT 1 AS id",
+        "CREATE TABLE none AS SELECT 1 AS id WHERE 1 = 0",
+        "INSERT INTO events VALUES (2)",
+        "CREATE TABLE made (id INT PRIMARY KEY) AS SELECT 3 AS id",
+        "ALTER TABLE made ADD note TEXT",
+        "INSERT INTO events VALUES (4)",
+    )
+    async with source.open(ReadOptions(mode="changes")) as extractor:
+        made = await captured(extractor, await extractor.plan(since))
+    rows = sorted(made.all, key=lambda row: row["_position"])
+    assert [(row["_op"], row["id"]) for row in rows] == [("I", "2"), ("I", "3"), ("I", "4")]

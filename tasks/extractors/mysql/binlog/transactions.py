@@ -124,6 +124,8 @@ class Transactions:
 
     _framing: Framing = field(default_factory=lambda: Framing(checksummed=False))
     _open: Begun | None = None
+    _has_end: bool = False
+    """Whether an end follows, so that no statement is one: since BEGIN, or MariaDB's GTID event that says so."""
 
     @property
     def is_between(self) -> bool:
@@ -141,6 +143,7 @@ class Transactions:
             )
         elif event.kind in _BEGINS:
             self._open = begun(event)
+            self._has_end = event.kind == Kind.MARIADB_GTID and self._open.has_end
             yield Start(self._open, placed.file, placed.start)
             if self._open.prepared:
                 yield Xa()
@@ -165,10 +168,12 @@ class Transactions:
 
     def _query(self, found: Query, end: int) -> Iterator[Step]:
         if found.text == "BEGIN":  # of nearly every transaction
+            self._has_end = True
             return
         text = bare(found.text)
         word = text.upper()
         if word == "BEGIN":
+            self._has_end = True
             return
         if word in ("COMMIT", "ROLLBACK"):
             yield self._end(Ending.COMMITTED if word == "COMMIT" else Ending.ROLLED_BACK, end)
@@ -176,23 +181,19 @@ class Transactions:
             yield Savepoint(named[2].strip().strip("`"), back=named[1].upper().startswith("ROLLBACK"))
         elif xa := _XA.fullmatch(text):
             if xa[1].upper() in ("START", "BEGIN"):
+                self._has_end = True
                 yield Xa()
             if xa[1].upper() in ("COMMIT", "ROLLBACK"):
                 yield Decided(_xid(xa[2]), committed=xa[1].upper() == "COMMIT")
                 yield self._end(Ending.COMMITTED, end)
         else:
             yield Statement(found)
-            if self._open is None or self._open.has_end is False or not _is_part(text):
+            if not self._has_end:  # DDL, but for CREATE TABLE … SELECT, whose rows follow
                 yield self._end(Ending.COMMITTED, end)
 
     def _end(self, ending: Ending, end: int, xid: str = "") -> End:
-        self._open = None
+        self._open, self._has_end = None, False
         return End(ending, end, xid)
-
-
-def _is_part(text: str) -> bool:
-    """Whether a statement is within a transaction: a write; DDL stands alone."""
-    return bool(_WRITES.match(text))
 
 
 def bare(text: str) -> str:

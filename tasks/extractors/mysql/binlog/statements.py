@@ -10,6 +10,7 @@ Table = tuple[str, str]
 _NAME = r"(?:`(?:[^`]|``)+`|[^\s`.,;()]+)"
 _FULL = rf"{_NAME}(?:\s*\.\s*{_NAME})?"
 _TRUNCATE = re.compile(rf"TRUNCATE\s+(?:TABLE\s+)?({_FULL})", re.IGNORECASE)
+_REPLACE = re.compile(rf"CREATE\s+OR\s+REPLACE\s+TABLE\s+({_FULL})", re.IGNORECASE)
 _DROP = re.compile(rf"DROP\s+(TEMPORARY\s+)?TABLES?\s+(?:IF\s+EXISTS\s+)?({_FULL}(?:\s*,\s*{_FULL})*)", re.IGNORECASE)
 _DROP_DATABASE = re.compile(rf"DROP\s+(?:DATABASE|SCHEMA)\s+(?:IF\s+EXISTS\s+)?({_NAME})", re.IGNORECASE)
 _PIECE = re.compile(_FULL)
@@ -17,8 +18,11 @@ _PART = re.compile(_NAME)
 
 
 def emptied(statement: str, schema: str, known: Collection[Table]) -> list[Table]:
-    """The tables that hold nothing after TRUNCATE, DROP TABLE or DROP DATABASE; of a database those in ``known``."""
-    if found := _TRUNCATE.match(statement):
+    """The tables that hold nothing after TRUNCATE, DROP TABLE, DROP DATABASE, or MariaDB's CREATE OR REPLACE TABLE.
+
+    Of a database those in ``known``.
+    """
+    if found := _TRUNCATE.match(statement) or _REPLACE.match(statement):
         return [_table(found[1], schema)]
     if found := _DROP.match(statement):
         return [] if found[1] else [_table(name, schema) for name in _PIECE.findall(found[2])]
@@ -29,7 +33,7 @@ def emptied(statement: str, schema: str, known: Collection[Table]) -> list[Table
 
 def drops(statement: str) -> bool:
     """Whether what it empties is gone then."""
-    return not _TRUNCATE.match(statement)
+    return not (_TRUNCATE.match(statement) or _REPLACE.match(statement))
 
 
 def drops_database(statement: str) -> bool:

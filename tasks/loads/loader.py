@@ -53,7 +53,8 @@ class Loader:
     async def missing(self, sequence: int = 0) -> list[Commit]:
         """The commits up to ``sequence`` (0: the newest) that are to be loaded, in order.
 
-        They begin with the last that needs none before it. `PositionLost` where one is missing.
+        Those before the last that has everything are passed over, unless all records are wanted. `PositionLost` where one
+        is missing.
         """
         last = await self._last()
         numbers = [number for number in await self.log.after(last) if not sequence or number <= sequence]
@@ -62,7 +63,7 @@ class Loader:
         found: list[Commit] = []
         async for commit in self._backwards(numbers):
             found.append(commit)
-            if begins(commit):
+            if begins(commit) and (self.how == "by mode" or commit.sequence - 1 not in numbers):
                 break
         found.reverse()
         self._check_complete(found, last)

@@ -67,7 +67,7 @@ class Target:
     unchanged: tuple[str, ...] = ()
     """Columns whose former value stays where ``_unchanged`` of a record names them."""
     begins: bool = False
-    """The commit holds the table from its beginning: what was there before is not built upon."""
+    """The commit holds a snapshot of the table: what was there before is not built upon."""
 
     @property
     def staged(self) -> tuple[str, ...]:
@@ -80,8 +80,11 @@ class Target:
 
 
 def begins(commit: Commit) -> bool:
-    """Whether a commit can be loaded whatever was loaded before it: it has all rows, or those from the beginning."""
-    return commit.kind == "extract" and (commit.mode == "full" or commit.since is None)
+    """Whether a commit can be loaded whatever was loaded before it: it has all rows, by a full read or a snapshot.
+
+    One that only comes from no position has not: its log may begin later (``start``, retention), its source have fewer rows.
+    """
+    return commit.mode == "full" or (commit.mode == "changes" and commit.snapshot is not None)
 
 
 def targets_of(commit: Commit, naming: Naming, how: How = "by mode") -> list[Target]:

@@ -13,10 +13,13 @@ import yaml
 from typer.testing import Result
 
 from blocks.errors import ConfigurationError, PositionLost
+from tasks.commits import CommitLog
+from tasks.extractors.contract import CHANGE_COLUMNS, Column
 from tasks.extractors.kafka.debezium.decoder import SEEN_BEFORE
 from tasks.first import value_of
+from tasks.state import rewind, set_position
 from tests.flows.changes import ChangesShop
-from tests.flows.loads import Into, into_duckdb, into_postgres
+from tests.flows.loads import Into, Lake, Objects, into_duckdb, into_postgres
 from tests.flows.shops import Shop
 from tests.flows.test_cli import headrace
 from tests.servers.faults import FaultProxy, Truncate
@@ -325,16 +328,74 @@ async def test_a_new_snapshot_begins_anew(changes_shop: ChangesShop, into: Into)
     await shop.capture()
     await into.load(shop.name, shop.destination())
     await execute("DELETE FROM orders WHERE id = 1", "DELETE FROM items WHERE order_id = 2")
-    from tasks.state import rewind
-
     async with shop.destination().client() as client:
-        from tasks.commits import CommitLog
-
         await rewind(CommitLog(client, shop.destination(), shop.name), 0)
     await shop.capture()
     done = await into.load(shop.name, shop.destination())
     assert done["sequences"] == [3]
     await assert_same(shop, into)
+
+
+async def test_changes_from_now_on_take_nothing_back(changes_shop: ChangesShop, into: Into) -> None:
+    """A stream that goes on from now, without a snapshot, has not what came before: no commit is passed over, no row lost."""
+    shop, execute, lake = changes_shop, changes_shop.mysql.execute, changes_shop.destination()
+    await execute("INSERT INTO orders (id, counter) VALUES (1, 1)")
+    await shop.capture()
+    await into.load(shop.name, lake)
+    await execute("INSERT INTO orders (id, counter) VALUES (2, 2)")
+    await shop.capture()
+    async with lake.client() as client:
+        await set_position(CommitLog(client, lake, shop.name), None, note="on from now")
+    await shop.capture(snapshot=False)
+    await execute("INSERT INTO orders (id, counter) VALUES (3, 3)")
+    await shop.capture(snapshot=False)
+    done = await into.load(shop.name, lake)
+    assert done["sequences"] == [2, 3, 4, 5]
+    assert await into.fetch("SELECT id FROM orders ORDER BY id") == [(1,), (2,), (3,)]
+
+
+async def test_rows_of_a_snapshot_that_came_through_a_log_empty_nothing(shop: Shop, into: Into) -> None:
+    """A window that begins within a connector's snapshot (start: latest, retention) has only some of its rows."""
+    columns = [Column(name="k", type="int", key=True)]
+
+    def rows(*keys: int) -> Objects:
+        made = [["S", None, f"{key:03d}", None, str(key)] for key in keys]
+        return Objects([*CHANGE_COLUMNS, *columns], made, "shop.things")
+
+    lake = Lake(shop.destination())
+    await lake.commit("changes", [], rows(1, 2), since=None)
+    await into.load(lake.stream, lake.destination)
+    await lake.commit("changes", [], rows(3), since=None)
+    await into.load(lake.stream, lake.destination)
+    assert await into.fetch("SELECT k FROM things ORDER BY k") == [(1,), (2,), (3,)]
+
+
+async def test_a_position_that_was_set_back_passes_over_nothing(shop: Shop, into: Into) -> None:
+    """Rows that the source has purged since are in the commits before alone."""
+    await shop.run("incremental")
+    await shop.execute("DELETE FROM things WHERE id <= 5")
+    async with shop.destination().client() as client:
+        await rewind(CommitLog(client, shop.destination(), shop.name), 0)
+    await shop.run("incremental")
+    done = await into.load(shop.name, shop.destination())
+    assert done["sequences"] == [1, 2, 3]
+    assert await loaded_ids(shop, into) == [1, 2, 3, 4, 5, *await shop.ids()]
+
+
+async def test_a_history_leaves_out_nothing(changes_shop: ChangesShop, into: Into) -> None:
+    """how: append takes what came before a new snapshot too, whenever it is loaded."""
+    shop, lake = changes_shop, changes_shop.destination()
+    await shop.mysql.execute("INSERT INTO orders (id, counter) VALUES (1, 1)")
+    await shop.capture()
+    await shop.mysql.execute("DELETE FROM orders")
+    await shop.capture()
+    async with lake.client() as client:
+        await rewind(CommitLog(client, lake, shop.name), 0)
+    await shop.mysql.execute("INSERT INTO orders (id, counter) VALUES (2, 2)")
+    await shop.capture()
+    await into.load(shop.name, lake, how="append")
+    rows = await into.fetch("SELECT _op, id FROM orders ORDER BY _position")
+    assert rows == [("S", 1), ("D", 1), ("S", 2)]
 
 
 async def test_records_as_they_are(changes_shop: ChangesShop, into: Into) -> None:

@@ -204,8 +204,8 @@ def _named(place: Place) -> str:
 def _choices(onward: KafkaPosition) -> str:
     text = json.dumps(as_json(onward), separators=(",", ":"))
     return (
-        "Choose: start again from the field start (`headrace state set STREAM null`; the loader begins anew), or go on with "
-        f"what is there, without what was lost (`headrace state set STREAM '{text}'`)"
+        "Choose: start again from the field start (`headrace state set STREAM null`; the loader applies what comes again), or "
+        f"go on with what is there, without what was lost (`headrace state set STREAM '{text}'`)"
     )
 
 

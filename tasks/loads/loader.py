@@ -17,7 +17,7 @@ from tasks.commits import Commit, CommitLog
 from tasks.loads import into_duckdb, into_postgres
 from tasks.loads.files import Files
 from tasks.loads.sessions import Session
-from tasks.loads.sql import BOOKS, drop
+from tasks.loads.sql import BOOKED_ID, BOOKS, drop
 from tasks.loads.targets import How, Naming, Target, begins, targets_of
 
 _STAGE = "headrace_stage"
@@ -49,15 +49,20 @@ class Loader:
                 quoted = ".".join(map(self.session.warehouse.identifier, schema.split(".")))
                 await self.session.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted}")
             await self.session.execute(self.session.warehouse.books())
+            # Only where it is not there: to alter the table waits for all loads under way.
+            if BOOKED_ID not in await self.session.types_of(self.session.warehouse.qualified(BOOKS)):
+                await self.session.execute(self.session.warehouse.add_booked_id())
 
     async def missing(self, sequence: int = 0) -> list[Commit]:
         """The commits up to ``sequence`` (0: the newest) that are to be loaded, in order.
 
         Those before the last that has everything are passed over, unless all records are wanted. `PositionLost` where one
-        is missing.
+        is missing, or the lake is not the one that was loaded from.
         """
         last = await self._last()
-        numbers = [number for number in await self.log.after(last) if not sequence or number <= sequence]
+        later = await self.log.after(last)
+        await self._check_lake(last, later)
+        numbers = [number for number in later if not sequence or number <= sequence]
         if sequence > last and (not numbers or numbers[-1] != sequence):
             raise ConfigurationError(f"stream {self.log.stream}: there is no commit {sequence} in {self.log.folder}")
         found: list[Commit] = []
@@ -80,7 +85,7 @@ class Loader:
             self._check_complete([commit], last)
             for target in targets:
                 await self._bring(target, commit)
-            await self.session.execute(self.session.warehouse.book(commit))
+            await self.session.execute(self.session.warehouse.book(commit, with_id=True))
         return True
 
     async def _last(self) -> int:
@@ -92,6 +97,25 @@ class Loader:
             if commit is None:
                 raise self.log.gap(numbers)
             yield commit
+
+    async def _check_lake(self, last: int, later: list[int]) -> None:
+        """`PositionLost` where the last commit that was loaded is none of this lake's: numbers of two lakes say nothing.
+
+        A lake that goes on behind it may lack it: its first commits were removed, or the stream was moved here.
+        """
+        standing = await self.log.read(last) if last else None
+        if standing is None and (later or not last):
+            return
+        booked = await self.session.value(self.session.warehouse.booked_id(self.log.stream, last))
+        if standing is not None and booked in (None, standing.id):
+            return
+        found = "that is another one" if standing else "there is none of that number"
+        raise PositionLost(
+            f"stream {self.log.stream}: the destination has its commits up to {last}, and in {self.log.folder} {found}. Was it "
+            "loaded from another lake? Choose: name that lake; or, where the stream began anew in this one, load it from its "
+            f"first commit on: DELETE FROM {BOOKS} WHERE stream = '{self.log.stream}' (tables with a key and those of mode "
+            "full take it well, to others its rows are added)"
+        )
 
     def _check_complete(self, commits: list[Commit], last: int) -> None:
         expected = last + 1

@@ -20,6 +20,8 @@ from tasks.loads.types import Kind, Name, kind_of
 
 BOOKS = "headrace_loads"
 """The table that tells which commits were loaded. A commit's rows and its line in here come in one transaction."""
+BOOKED_ID = "commit_id"
+"""Its column that tells a commit from that of another lake with the same number."""
 
 _RANK = "_headrace_rank"
 
@@ -96,7 +98,11 @@ class Warehouse(ABC):
     def books(self) -> str:
         """Makes the table that tells what is loaded."""
         columns = f"stream {self.text}, sequence {self.types['integer']}, loaded_at {self.types['timestamptz']}"
-        return f"CREATE TABLE IF NOT EXISTS {self.qualified(BOOKS)} ({columns})"
+        return f"CREATE TABLE IF NOT EXISTS {self.qualified(BOOKS)} ({columns}, {BOOKED_ID} {self.text})"
+
+    def add_booked_id(self) -> str:
+        """For books that a version without it has made."""
+        return f"ALTER TABLE {self.qualified(BOOKS)} ADD COLUMN {BOOKED_ID} {self.text}"
 
     def create(self, target: Target) -> str:
         """Makes the target, unless it is there (with types of its own, maybe)."""
@@ -255,13 +261,19 @@ class Warehouse(ABC):
         before = "<" if begins(commit) else "= -1 +"
         return f"COALESCE(({self.loaded(commit.stream)}), 0) {before} {commit.sequence}"
 
-    def book(self, commit: Commit, due: str = "") -> str:
-        """Notes that a commit is loaded."""
+    def booked_id(self, stream: str, sequence: int) -> str:
+        """A query for the id of a commit that was loaded; NULL: it was noted by hand, or by a script."""
+        which = f"stream = {self.literal(stream)} AND sequence = {sequence}"
+        return f"SELECT MAX({BOOKED_ID}) FROM {self.qualified(BOOKS)} WHERE {which}"
+
+    def book(self, commit: Commit, due: str = "", *, with_id: bool = False) -> str:
+        """Notes that a commit is loaded. ``with_id``: the books are known to have a column for it."""
         now = self.literal(datetime.now(UTC).isoformat(" ", "seconds"))
         values = f"{self.literal(commit.stream)}, {commit.sequence}, CAST({now} AS {self.types['timestamptz']})"
-        return f"INSERT INTO {self.qualified(BOOKS)} (stream, sequence, loaded_at)\nSELECT {values}" + (
-            f" WHERE {due}" if due else ""
-        )
+        names = "stream, sequence, loaded_at"
+        if with_id:
+            names, values = f"{names}, {BOOKED_ID}", f"{values}, {self.literal(commit.id)}"
+        return f"INSERT INTO {self.qualified(BOOKS)} ({names})\nSELECT {values}" + (f" WHERE {due}" if due else "")
 
 
 def drop(stage: str, target: Target) -> list[str]:

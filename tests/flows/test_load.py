@@ -132,6 +132,51 @@ async def test_a_gap_is_told(shop: Shop, into: Into) -> None:
         await into.load(shop.name, shop.destination(), sequence=9)
 
 
+KEYED = [Column(name="k", type="int", key=True)]
+
+
+async def put(lake: Lake, *keys: int) -> None:
+    """A commit for each row."""
+    for key in keys:
+        await lake.commit("incremental", KEYED, Objects(KEYED, [[str(key)]]))
+
+
+@pytest.mark.parametrize("commits", [0, 2, 4])
+async def test_a_lake_that_began_anew_is_told(shop: Shop, into: Into, commits: int) -> None:
+    """Its numbers begin at 1, and the destination's are of another lake: nothing is taken for loaded that is not."""
+    former = Lake(shop.destination())
+    await put(former, 1, 2, 3)
+    await into.load(former.stream, former.destination)
+    anew = Lake(shop.destination().model_copy(update={"prefix": "anew"}), former.stream)
+    await put(anew, *range(11, 11 + commits))
+    for sequence in {0, min(commits, 1)}:
+        with pytest.raises(PositionLost, match=r"up to 3, and in s3:.* (another one|none of that number).*DELETE FROM"):
+            await into.load(anew.stream, anew.destination, sequence=sequence)
+    await into.execute(f"DELETE FROM headrace_loads WHERE stream = '{anew.stream}'")
+    await into.load(anew.stream, anew.destination)
+    name = anew.stream.replace("-", "_")
+    assert await into.fetch(f"SELECT k FROM {name} ORDER BY k") == [
+        (k,) for k in (1, 2, 3, 11, 12, 13, 14)[: 3 + commits]
+    ]
+
+
+@pytest.mark.parametrize("told", ["with ids", "without ids"])
+async def test_a_lake_that_goes_on_is_loaded(shop: Shop, into: Into, told: str) -> None:
+    """Without its first commits, in another bucket, with books of another version: what comes after the last is loaded."""
+    lake = Lake(shop.destination())
+    await put(lake, 1, 2)
+    await into.load(lake.stream, lake.destination)
+    if told == "without ids":
+        await into.execute("ALTER TABLE headrace_loads DROP COLUMN commit_id")
+    await put(lake, 3)
+    await into.load(lake.stream, lake.destination)
+    elsewhere = Lake(shop.destination().model_copy(update={"prefix": "elsewhere"}), lake.stream, sequence=3)
+    await put(elsewhere, 4)
+    await into.load(lake.stream, elsewhere.destination)
+    await into.load(lake.stream, elsewhere.destination)
+    assert await into.fetch(f"SELECT k FROM {lake.stream.replace('-', '_')} ORDER BY k") == [(1,), (2,), (3,), (4,)]
+
+
 async def test_two_loads_at_once(shop: Shop, into: Into) -> None:
     """Both end well, or one of them is refused by the database; the rows are there once."""
     source = {"query": "SELECT * FROM things", "cursor": "id"}

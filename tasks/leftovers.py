@@ -1,7 +1,8 @@
 """What runs that died have left in the bucket: multipart uploads, objects no commit lists, records of finished partitions.
 
-Only what lies under a stream's own folder and is older than an age is looked at; a run under way is younger. Published
-files (`tasks.publish`) are no leftovers, whatever their table is called.
+Only what lies under a stream's own folder and is older than an age is looked at; a run under way is younger, mostly: one
+that is not loses uploads and records, which it misses, and no object that it may still commit. Published files
+(`tasks.publish`) are no leftovers, whatever their table is called.
 """
 
 from __future__ import annotations
@@ -98,14 +99,19 @@ async def _objects(
 
 
 async def _uncommitted(log: CommitLog, objects: dict[str, int], prefix: str) -> dict[str, int]:
-    """Those no commit lists; the folder of an object, a sequence number, names the only commit that can list it."""
+    """Those no commit can list; the folder of an object, a sequence number, names the only commit that could.
+
+    Where that commit is not there, a run may put it this very moment, however old its objects are: it may take up those of
+    a run that died. One that stands never changes, so it is read after its objects were listed.
+    """
     by_folder: dict[str, dict[str, int]] = {}
     for key, size in objects.items():
         by_folder.setdefault(key.removeprefix(prefix).split("/", 1)[0], {})[key] = size
     found: dict[str, int] = {}
     for folder, old in by_folder.items():
         if len(folder) == SEQUENCE_DIGITS and folder.isdigit():
-            commit = await log.read(int(folder))
-            listed = {entry.staged or entry.key for entry in commit.entries} if commit else set()
+            if (commit := await log.read(int(folder))) is None:
+                continue
+            listed = {entry.staged or entry.key for entry in commit.entries}
             found |= {key: size for key, size in old.items() if key not in listed}
     return found

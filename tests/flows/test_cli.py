@@ -321,7 +321,7 @@ async def test_sweep_looks_only(project: Project) -> None:
     """Without --delete what would go is shown and stays."""
     await in_project(project, "run", "orders")
     async with project.s3.client() as client:
-        await client.put_object(Bucket=project.bucket, Key=f"{project.stream}/data/{9:020d}/00001-x.csv", Body=b"x")
+        await client.put_object(Bucket=project.bucket, Key=f"{project.stream}/data/{1:020d}/00001-x.csv", Body=b"x")
     before = await project.keys()
     looked = await headrace("sweep", f"s3-destination/{project.stream}", "--older-than", "0 seconds")
     assert looked.exit_code == 0, looked.output

@@ -117,7 +117,7 @@ async def test_leftovers_and_old_plans(shop: Shop, file: Path, monkeypatch: pyte
 
     await shop.run("incremental")
     async with shop.destination().client() as client:
-        key = shop.destination().key(shop.name, "data", f"{9:020d}", "00001-dead.csv")
+        key = shop.destination().key(shop.name, "data", f"{1:020d}", "00001-dead.csv")
         await client.put_object(Bucket=shop.bucket, Key=key, Body=b"x" * 1000)
         await client.create_multipart_upload(Bucket=shop.bucket, Key=key)
     mark = await Watermark.of(shop.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextvars import Context
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from blocks.watermark import Watermark
 from flows.extract_all import Stream, extract_all
 from flows.sweep import sweep
 from tasks import leftovers
-from tasks.commits import CommitLog
+from tasks.commits import Commit, CommitLog, Entry, EntryMeta
 from tasks.state import rewind, set_position
 from tests.flows.shops import Shop
 from tests.servers.faults import (
@@ -266,6 +266,35 @@ async def test_a_sweep_goes_by_the_clock_of_the_store(shop: Shop) -> None:
     assert abs(told - stamped) < timedelta(seconds=5)
     await sweep(to=shop.destination(), streams=[shop.name], older_than="1 hour", dry_run=False)
     assert await shop.leftovers() == [key]
+
+
+async def test_a_sweep_takes_nothing_that_may_still_be_committed(shop: Shop) -> None:
+    """Whatever its age, an object stays until the commit that could list it stands and does not, also one that was removed."""
+    to = shop.destination()
+    keys = [to.key(shop.name, "data", f"{1:020d}", f"0000{number}-dead.csv") for number in (1, 2)]
+    async with to.client() as client:
+        for key in keys:
+            await client.put_object(Bucket=shop.bucket, Key=key, Body=b"x")
+        found = await leftovers.find(client, to, shop.name, await leftovers.store_time(client, to))
+        # A run that takes them up commits between the sweep's look and its deed.
+        entry = Entry(
+            url=to.url(keys[0]),
+            meta=EntryMeta(content_length=1),
+            key=keys[0],
+            partition="00001",
+            rows=1,
+            bytes=1,
+            crc32="",
+        )
+        log = CommitLog(client, to, shop.name)
+        await log.put(Commit(stream=shop.name, sequence=1, entries=(entry,), committed_at=datetime.now(UTC)))
+        await leftovers.remove(client, to, found)
+        assert await shop.leftovers() == keys[1:]
+        await sweep(to=to, streams=[shop.name], older_than="0 seconds", dry_run=False)
+        assert await shop.leftovers() == []
+        await client.delete_object(Bucket=shop.bucket, Key=log.key(1))
+        await sweep(to=to, streams=[shop.name], older_than="0 seconds", dry_run=False)
+        assert await shop.leftovers() == keys[:1]
 
 
 async def test_a_server_that_does_not_answer_is_given_up(shop: Shop, postgres_wire: TcpProxy) -> None:

@@ -75,6 +75,8 @@ class Rule:
     redirect: str = ""
     remove: list[Any] = dataclasses.field(default_factory=list)
     """Remove these items behind the answer's back, so that the next pages move."""
+    edit: list[Any] = dataclasses.field(default_factory=list)
+    """Stamp these items behind the answer's back, so that they come last, or first where the newest do."""
     needs: dict[str, str] = dataclasses.field(default_factory=dict)
     """Headers without which the answer is 401."""
     needs_query: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -117,6 +119,13 @@ def _remove(space: _Space, ids: list[Any]) -> None:
     for items in space.items.values():
         for key in ids:
             items.pop(str(key), None)
+
+
+def _edit(space: _Space, ids: list[Any]) -> None:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    for items in space.items.values():
+        for key in [str(each) for each in ids if str(each) in items]:
+            items[key] = items.pop(key) | {"updated_at": now}
 
 
 async def add_rule(request: Request) -> Response:
@@ -179,6 +188,7 @@ async def _answer(space: _Space, rule: Rule, request: Request, body: bytes) -> R
             query |= {name: str(value) for name, value in json.loads(body).items()}
         made = _page(space, rule, request, query)
     _remove(space, rule.remove)
+    _edit(space, rule.edit)
     if rule.body is not None:
         made.body = rule.body.encode()
     return _dressed(made, rule, request)
@@ -249,7 +259,7 @@ def _chosen(items: list[dict[str, Any]], parent: str | None, query: dict[str, st
     if until:
         bound = _time(until)
         items = [one for one in items if stamp(one) < bound or (not query.get("half_open") and stamp(one) == bound)]
-    if query.get("sort") == "newest":
+    if query.get("sort") == "newest" or query.get("direction") == "desc":
         items = sorted(items, key=_stamp, reverse=True)
     return items
 

@@ -75,9 +75,9 @@ def source(space: Space, number: int) -> RestEndpoint:
 async def test_issues_as_they_change(github: Space) -> None:
     """All of them at first, then those updated since, each once, by Link and since."""
     first, plan = await read(source(github, 0), mode="incremental")
-    assert [row[0] for row in first] == [str(n) for n in range(1, 231)]
+    assert [row[0] for row in first] == [str(n) for n in range(230, 0, -1)]
     names = [column.name for column in plan.columns]
-    row = dict(zip(names, first[4], strict=True))
+    row = dict(zip(names, first[-5], strict=True))
     assert (row["author"], row["labels"]) == ("user0", '[{"id":0,"name":"l0"},{"id":1,"name":"l1"}]')
     assert '"reactions":{"+1":1,"total_count":1}' in row["_extra"]
     asked = await in_thread(github.asked, "issues")
@@ -91,6 +91,16 @@ async def test_issues_as_they_change(github: Space) -> None:
     again, _ = await read(source(github, 0), plan.until, mode="incremental")
     assert sorted(row[0] for row in again) == ["231", "7"]
     assert (await in_thread(github.asked, "issues"))[-1]["query"]["since"] == plan.until["value"]  # type: ignore[index, call-overload]  # as above
+
+
+async def test_an_issue_that_is_edited_meanwhile_takes_no_other_away(github: Space) -> None:
+    """It moves in the order of the pages, which have numbers; the others are all read, and it comes with the next run."""
+    await in_thread(github.rule, path="issues", query="page=2", edit=[3])
+    first, plan = await read(source(github, 0), mode="incremental")
+    assert {row[0] for row in first} >= {str(n) for n in range(1, 231) if n != 3}
+    await in_thread(github.rule, path="issues", times=-1, skew=3600)
+    again, _ = await read(source(github, 0), plan.until, mode="incremental")
+    assert [row[0] for row in again] == ["3"]
 
 
 async def test_labels_only_when_they_change(github: Space) -> None:

@@ -11,7 +11,7 @@ from tasks.extractors.mysql.session import Session
 from tasks.extractors.position import position
 from tasks.loads.loader import session_of
 from tasks.loads.targets import Naming
-from tasks.state import set_position
+from tasks.state import check_is_new, set_position
 
 
 async def value_of(block: Postgres | MySQL | DuckDB, query: str) -> str:
@@ -35,10 +35,7 @@ async def value_of(block: Postgres | MySQL | DuckDB, query: str) -> str:
 
 async def begin(log: CommitLog, cursor: str, block: Postgres | MySQL | DuckDB, query: str) -> Commit:
     """Commit the value as the position of a stream that has no commit yet; `ConfigurationError` where it has."""
-    if numbers := await log.after(0):
-        raise ConfigurationError(
-            f"stream {log.stream}: it has come to commit {numbers[-1]} in {log.folder}, and goes on from there; "
-            f"`headrace state set {log.stream} POSITION` moves it"
-        )
+    check_is_new(log, await log.after(0))
     value = await value_of(block, query)
-    return await set_position(log, position(cursor, value), note=f"first position, by a query on {block.describe()}")
+    note = f"first position, by a query on {block.describe()}"
+    return await set_position(log, position(cursor, value), note=note, is_first=True)

@@ -113,10 +113,25 @@ async def drop_pending(mark: Watermark) -> None:
     await mark.put()
 
 
-async def set_position(log: CommitLog, position: JsonValue, *, note: str) -> Commit:
-    """Move the watermark by hand: an empty commit, so that bucket and block agree and a run under way loses its race."""
-    numbers = await log.after(0)
+def check_is_new(log: CommitLog, numbers: list[int]) -> None:
+    """`ConfigurationError` where a stream has commits."""
+    if numbers:
+        raise ConfigurationError(
+            f"stream {log.stream}: it has come to commit {numbers[-1]} in {log.folder}, and goes on from there; "
+            f"`headrace state set {log.stream} POSITION` moves it"
+        )
+
+
+async def set_position(log: CommitLog, position: JsonValue, *, note: str, is_first: bool = False) -> Commit:
+    """Move the watermark by hand: an empty commit, so that bucket and block agree and a run under way loses its race.
+
+    ``is_first``: only where there is no commit yet.
+    """
+    # The block first: what it has seen is in the log by now, and what comes later takes the number that is wanted here.
     mark = await Watermark.of(log.stream) or Watermark(stream=log.stream)
+    numbers = await log.after(0)
+    if is_first:
+        check_is_new(log, numbers)
     latest = max([mark.sequence, *numbers])
     before = await log.read(latest) if latest in numbers else None
     wanted = Commit(

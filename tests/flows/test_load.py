@@ -16,7 +16,7 @@ from blocks.errors import ConfigurationError, PositionLost
 from tasks.commits import CommitLog
 from tasks.extractors.contract import CHANGE_COLUMNS, Column
 from tasks.extractors.kafka.debezium.decoder import SEEN_BEFORE
-from tasks.first import value_of
+from tasks.first import begin, value_of
 from tasks.state import rewind, set_position
 from tests.flows.changes import ChangesShop
 from tests.flows.loads import Into, Lake, Objects, into_duckdb, into_postgres
@@ -511,6 +511,21 @@ async def test_a_first_position_from_the_destination(shop: Shop, into: Into, tmp
     assert (again.exit_code, "goes on from there" in again.output) == (1, True)
     await into.load(shop.name, shop.destination())
     assert await loaded_ids(shop, into) == (await shop.ids())[-10:]
+
+
+async def test_a_first_position_overrules_no_run(shop: Shop, into: Into, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that commits while the destination is asked comes first: its position stays."""
+
+    async def value(*_: Any) -> str:
+        await shop.run("incremental")
+        return "7"
+
+    monkeypatch.setattr("tasks.first.value_of", value)
+    async with shop.destination().client() as client:
+        log = CommitLog(client, shop.destination(), shop.name)
+        with pytest.raises(ConfigurationError, match=r"it has come to commit 1 in .* and goes on from there"):
+            await begin(log, "updated_at", into.block, "SELECT 7")
+    assert [commit.kind for commit in await shop.commits()] == ["extract"]
 
 
 @pytest.mark.parametrize(

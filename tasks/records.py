@@ -33,15 +33,18 @@ class Record(BaseModel):
 
 
 async def find(run: Run, plan: Plan, partition: Partition) -> Record | None:
-    """The record of a partition; None when there is none (or none that can be read: it is extracted again then)."""
+    """The record of a partition; None when there is none that can be read, or be committed: it is extracted again then."""
     try:
         answer = await run.client.get_object(**_where(run, plan, partition))
     except run.client.exceptions.NoSuchKey:
         return None
     try:
-        return Record.model_validate_json(await answer["Body"].read())
+        record = Record.model_validate_json(await answer["Body"].read())
     except ValidationError:
         return None
+    # A commit names one compression, that of its destination, which may have been another then.
+    fits = all(entry.key.endswith(f".{run.destination.extension}") for entry in record.entries)
+    return record if fits else None
 
 
 async def keep(run: Run, plan: Plan, partition: Partition, record: Record) -> None:

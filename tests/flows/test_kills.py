@@ -110,6 +110,19 @@ async def test_finished_partitions_are_not_read_again(
     await shop.assert_sound("incremental")
 
 
+async def test_finished_partitions_of_another_compression_are_read_again(
+    shop: Shop, s3_faults: FaultProxy, prefect_faults: FaultProxy
+) -> None:
+    """A commit has one compression: what a killed run finished in that of then is left out."""
+    await killed_run(shop, "incremental", "result", "after", 1, s3_faults, prefect_faults)
+    shop.options["compression"] = "gzip"
+    await shop.run("incremental", partitions=3, parallel=1)
+    (commit,) = await shop.commits()
+    assert commit.resumed
+    assert (commit.compression, {entry.key[-7:] for entry in commit.entries}) == ("gzip", {".csv.gz"})
+    await shop.assert_sound("incremental")
+
+
 async def test_a_plan_that_cannot_be_read_any_more_is_dropped(
     shop: Shop, s3_faults: FaultProxy, prefect_faults: FaultProxy
 ) -> None:

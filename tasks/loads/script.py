@@ -54,7 +54,7 @@ def _comments(commit: Commit, warehouse: Warehouse, targets: list[Target]) -> It
     for target in targets:
         by = f" by {', '.join(target.keys)}" if target.keys else ""
         yield f"-- {target.action} {warehouse.qualified(target.name)}{by}: {target.rows:,} rows"
-    if not begins(commit):
+    if not begins(commit) and commit.sequence > 1:
         yield f"-- Does nothing unless commit {commit.sequence - 1} is loaded."
 
 

@@ -160,6 +160,19 @@ async def test_changes(changes_shop: ChangesShop, engine: tuple[Into, Send, Path
     assert await fetch(engine, database, "SELECT count(*) FROM items") == [(0,)]
 
 
+async def test_a_script_of_a_commit_that_has_not_everything_waits(shop: Shop, engine: tuple[Into, Send, Path]) -> None:
+    """One that came from no position builds on those before it all the same; the first of all builds on none."""
+    lake, columns = Lake(shop.destination()), [Column(name="k", type="int", key=True)]
+    commits = [await lake.commit("incremental", columns, Objects(columns, [[key]]), since=None) for key in "123"]
+    into, send, _ = engine
+    first, second, third = (script(commit, warehouse_of(into, Naming(), "", "")) for commit in commits)
+    said = [await send(each) for each in (third, first, third, second, third)]
+    assert said[0] in ([None], [0])
+    assert said[1:] == [[1], [1], [2], [3]]
+    rows = await fetch(engine, shop.server, f"SELECT k FROM {lake.stream.replace('-', '_')} ORDER BY k")
+    assert rows == [(1,), (2,), (3,)]
+
+
 @pytest.fixture
 async def made(shop: Shop) -> dict[str, Commit]:
     """A commit of each mode, with a column of every kind."""

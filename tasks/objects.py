@@ -57,7 +57,7 @@ async def _captured(extractor: ChangeExtractor, run: Run, work: Work, partition:
     def key(output: Output, number: int) -> str:
         return _key(run, work, partition, output.name, f"-{number}")
 
-    layout = layout_of(run, work.plan)
+    layout = layout_of(run, work.plan, work.sequence)
     async with Outputs(run.client, run.destination, key, lambda output: _head(output, run), layout.lane) as outputs:
 
         async def emit(output: Output, records: Records) -> None:

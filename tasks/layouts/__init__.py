@@ -38,15 +38,17 @@ class TablesLayout:
         return [(output, made)]
 
 
-def layout_of(run: Run, plan: Plan) -> Layout:
+def layout_of(run: Run, plan: Plan, sequence: int) -> Layout:
     """That of the destination."""
+    # A full load takes the place of all files before it: rows of a snapshot that comes through a log may be some of them.
+    begins = plan.since is None and (plan.snapshot is not None or sequence == 1)
     match run.destination.layout:
         case "tables":
             return TablesLayout()
         case "log":
             return LogLayout(run.destination.csv.null)
         case "dms":
-            return DmsLayout(run.destination.dms, run.destination.csv.null, begins=plan.since is None)
+            return DmsLayout(run.destination.dms, run.destination.csv.null, begins=begins)
 
 
 async def laid_out(layout: Layout, output: Output, made: Records) -> list[tuple[Output, Records]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import random
 import re
 import signal
@@ -14,6 +15,7 @@ from typing import Any, cast
 import pytest
 
 from blocks.errors import ConfigurationError
+from flows.extract import extract
 from flows.sweep import sweep
 from tasks import checks
 from tasks.commits import Commit, CommitLog
@@ -28,6 +30,8 @@ from tests.flows.layouts import NASTY, assert_dms, dms_files, objects
 from tests.flows.shops import MySQLShop
 from tests.flows.test_kills import SOAK, STEPS, kill_on
 from tests.servers.faults import FaultProxy
+from tests.servers.kafka import KafkaServer
+from tests.tasks.extractors.kafka import block_of as block_of_kafka
 from tests.tasks.extractors.test_mysql import block_of
 
 KILLS = 30 if SOAK else 3
@@ -283,6 +287,33 @@ async def test_a_new_full_load_begins_the_folder_anew(dms_shop: ChangesShop, tmp
     await change(dms_shop, 200)
     await dms_shop.capture()
     await assert_dms(dms_shop, tmp_path)
+
+
+@pytest.mark.parametrize("mysql_database", ["mysql"], indirect=True)
+async def test_rows_of_a_snapshot_that_came_through_a_log_replace_no_files(
+    dms_shop: ChangesShop, kafka_server: KafkaServer
+) -> None:
+    """A window that begins within a connector's snapshot has only some of its rows: files that are there stay."""
+    topic, to = kafka_server.topic(), dms_shop.destination()
+    origin = {"connector": "postgresql", "name": "pg", "db": "d", "schema": "public", "table": "a", "ts_us": 1}
+    await to.asave(dms_shop.name, overwrite=True)
+
+    async def bring(id_: int, start: str) -> None:
+        event = {"before": None, "after": {"id": id_}, "op": "r", "source": origin | {"lsn": id_}}
+        kafka_server.send(topic, json.dumps(event), key=json.dumps({"id": id_}))
+        source: Any = {
+            "connection": block_of_kafka(kafka_server), "topics": [topic], "format": "debezium", "start": start,
+            "debezium": {"types": {"public.a": {"id": "integer"}}},
+        }  # fmt: skip
+        given: dict[str, Any] = {"stream": dms_shop.name, "source": source, "to": f"s3-destination/{dms_shop.name}"}
+        await extract(**given, mode="changes")
+
+    await bring(7, "earliest")
+    async with to.client() as client:
+        await set_position(CommitLog(client, to, dms_shop.name), None, note="on from a later place")
+    await bring(8, "1")
+    found = {name: body.decode().strip() for name, body in (await objects(dms_shop, "public/a")).items()}
+    assert [text for _, text in sorted(found.items(), reverse=True)] == ["7", "I,8"]
 
 
 async def test_names_grow_whatever_the_clock_does(dms_shop: ChangesShop, tmp_path: Path) -> None:

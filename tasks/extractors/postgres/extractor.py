@@ -63,10 +63,14 @@ class PostgresExtractor:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         for connection in (self._holder, *self._readers):
             if connection is not None:
                 # Not close(): after an error it may wait for an answer that does not come.
                 connection.terminate()
+        self._holder, self._readers = None, []
 
     @property
     def asked(self) -> str:
@@ -79,6 +83,8 @@ class PostgresExtractor:
 
     async def plan(self, since: JsonValue) -> Plan:
         """See `Extractor.plan`. A position is ``{"cursor": column, "value": text}``."""
+        # A plan that could not be saved is made again; readers of the first one have an older snapshot.
+        self._hang_up()
         connection = self._holder = await connect(self._subject.block)
         try:
             self._select = await Select.of(connection, self._subject, self._options.dialect)

@@ -134,7 +134,7 @@ def explained(error: asyncpg.PostgresError, what: str, statement: str = "") -> E
     if not state.startswith(_CONFIGURATION_STATES):
         error.add_note(what)
         return error
-    details = [f"{what}: {error.message if hasattr(error, 'message') else error}"]
+    details = [f"{what}: {getattr(error, 'message', None) or error}"]  # the driver's own have no message
     position = getattr(error, "position", None)
     if position and statement:
         details.append(_pointed(statement, int(position)))

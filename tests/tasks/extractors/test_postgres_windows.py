@@ -18,7 +18,7 @@ from blocks.postgres import Postgres
 from tasks.extractors.contract import ReadOptions
 from tasks.extractors.postgres import bounds
 from tasks.extractors.postgres.source import PostgresQuery, PostgresTable
-from tasks.extractors.postgres.sql import Connection
+from tasks.extractors.postgres.sql import Connection, explained
 from tasks.loads import into_postgres
 from tasks.loads.targets import Naming
 from tests.contract import collected
@@ -318,6 +318,14 @@ class TestWindows(WindowContract):
             rows, plan = await events.window(None, "id", name=name, null_cursor="exclude")
             assert len(rows) == 100
             assert "counted is a foreign table" in " ".join(plan.notes)
+
+    async def test_what_the_driver_refuses_is_told(self, events: PostgresEvents) -> None:
+        """The error of a value that its type does not hold says what is wrong, whoever refuses it, the server or the driver."""
+        error = asyncpg.DataError("invalid input for query argument $1")  # the driver's own, without a server's fields
+        told = explained(error, "planning failed")
+        assert str(told) == "planning failed: invalid input for query argument $1"
+        with pytest.raises(ConfigurationError, match=r"out of range|invalid"):
+            await events.window({"cursor": "id", "value": "9" * 30}, "id")
 
     async def test_a_cursor_that_cannot_be_sorted_is_refused(self, events: PostgresEvents) -> None:
         """json has no order: the error is the user's to mend, and is the server's own."""

@@ -6,10 +6,13 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from prefect.blocks.core import Block
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from pydantic import ConfigDict, Field, JsonValue
 
 from blocks.schema import SchemaOnce
+
+_MEETINGS = 4
+"""Type, schema and block can each be made by another in the moment between the look and the making."""
 
 
 class Watermark(SchemaOnce, Block):
@@ -81,4 +84,12 @@ print(watermark.sequence, watermark.position)
     async def put(self) -> None:
         """Save under the stream's name, over whatever is there, and set ``updated``."""
         self.updated = datetime.now(UTC)
-        await self.asave(self.stream, overwrite=True)
+        # The first ones on a server make the block's type and its schema there, and meet when streams begin at once.
+        for meetings_left in reversed(range(_MEETINGS)):
+            try:
+                await self.asave(self.stream, overwrite=True)
+            except ObjectAlreadyExists:
+                if not meetings_left:
+                    raise
+            else:
+                return

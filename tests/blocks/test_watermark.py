@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from pydantic import ValidationError
 
@@ -44,6 +48,17 @@ async def test_any_position_comes_back(prefect_api: str, position: Any) -> None:
     assert loaded is not None
     assert loaded.position == position
     assert loaded.pending == {"since": position}
+
+
+async def test_first_watermarks_of_a_server_meet(prefect_api: str) -> None:
+    """Streams that begin at once on a server which knows no watermark yet are all saved, at the first try."""
+    streams = [f"first-{number}" for number in range(8)]
+    async with get_client() as client:
+        for _ in range(5):
+            with suppress(ObjectNotFound):
+                await client.delete_block_type((await client.read_block_type_by_slug("watermark")).id)
+            await asyncio.gather(*(Watermark(stream=stream).put() for stream in streams))
+    assert all([await Watermark.of(stream) for stream in streams])
 
 
 async def test_put_replaces_everything(prefect_api: str) -> None:

@@ -12,7 +12,10 @@ from blocks.postgres import Postgres
 
 
 class Capture(BaseModel, frozen=True, extra="forbid", title="Capture"):
-    """The connector that writes the topics; `headrace cdc enable STREAM` makes it. Reading the topics needs none of this."""
+    """The connector that writes the topics; `headrace cdc enable STREAM` makes it. Reading topics needs none of this.
+
+    With it, topics that are not there yet are awaited: the connector makes each with its first message.
+    """
 
     connect: BlockOrName[KafkaConnect] = Field(
         title="Kafka Connect", description="A Kafka Connect block, such as kafka-connect/main"

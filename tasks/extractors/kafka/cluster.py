@@ -106,7 +106,7 @@ def at_time(milliseconds: int) -> OffsetSpec:
     return spec
 
 
-def no_topic(name: str, known: Iterable[str]) -> ConfigurationError:
-    """What names a topic that is not there."""
+def no_topic(missing: Iterable[str], known: Iterable[str]) -> ConfigurationError:
+    """What names topics that are not there."""
     some = ", ".join(list(known)[:20]) or "none that this user may see"
-    return ConfigurationError(f"field topics: no topic is called {name!r}; there are: {some}")
+    return ConfigurationError(f"field topics: no topic is called {', '.join(map(repr, missing))}; there are: {some}")

@@ -66,7 +66,7 @@ def chosen(patterns: Sequence[str], names: Sequence[str]) -> list[str]:
     """The topics that the patterns name; `ConfigurationError` where there is none of a name, or none at all."""
     found = meant(patterns, names)
     if missing := not_there(patterns, names):
-        raise no_topic(", ".join(missing), names)
+        raise no_topic(missing, names)
     return found
 
 

@@ -61,6 +61,11 @@ _GRANT = "GRANT pg_read_all_stats TO this user"
 _UNTRACKED = "sessions with track_activities = off do not tell when their transactions began"
 _TRACK = "Set it on for all roles"
 
+_REPLICA = (
+    "this server is a replica: transactions in flight on the primary are not seen here. Set lag to more than the longest "
+    "transaction plus the replication delay, or read from the primary"
+)
+
 _PREPARED = "prepared "
 
 _ZONES_OF_OUR_OWN = ("user", "database user", "client")
@@ -152,7 +157,6 @@ async def time_bound(connection: Connection, field: Field, zone: str, lag: str, 
     It is cut to the whole second, and cast to the column's own precision: stamps that an application cut to
     milliseconds or that ``timestamp(0)`` rounded are still not below it.
     """
-    notes: list[str] = []
     before = await connection.fetchval("SELECT clock_timestamp()")
     await asyncio.sleep(max(0.0, _SETTLE_SECONDS - before.microsecond / 1e6))
     seen = await connection.fetchrow(_OLDEST)
@@ -164,18 +168,10 @@ async def time_bound(connection: Connection, field: Field, zone: str, lag: str, 
     left = await _wait_for_writers(connection, read, prepared_only=sees_all)
     if left:
         return Bound(None, exclusive=True, notes=(_held_back(left),))
-    if not sees_all:
-        notes.append(
-            f"{_UNTRACKED if seen['may_see'] else _UNSEEN}: a transaction that first writes after this run but began before "
-            f"it may be passed over. {_TRACK if seen['may_see'] else _GRANT}, or set lag"
-        )
-    if await connection.fetchval("SELECT pg_is_in_recovery()"):
-        notes.append(
-            "this server is a replica: transactions in flight on the primary are not seen here. Set lag to more than "
-            "the longest transaction plus the replication delay, or read from the primary"
-        )
     oldest = min(before, seen["oldest"] or before)
-    if seen["oldest"] is not None and (before - oldest).total_seconds() > 60:
+    notes = [] if sees_all else [_not_seen(may_see=seen["may_see"])]
+    notes += [_REPLICA] if await connection.fetchval("SELECT pg_is_in_recovery()") else []
+    if (before - oldest).total_seconds() > 60:
         notes.append(
             f"held back to {oldest:%Y-%m-%d %H:%M:%S}+00, the start of the oldest transaction or statement in flight"
         )
@@ -221,6 +217,11 @@ async def _writers(connection: Connection, read: list[int], prepared_only: bool)
     rows = await connection.fetch(_WRITERS, read)
     wanted = [row for row in rows if row["prepared"] or not prepared_only]
     return {f"{_PREPARED if row['prepared'] else ''}{row['writer']}" for row in wanted}
+
+
+def _not_seen(*, may_see: bool) -> str:
+    what, way_out = (_UNTRACKED, _TRACK) if may_see else (_UNSEEN, _GRANT)
+    return f"{what}: a transaction that first writes after this run but began before it may be passed over. {way_out}, or set lag"
 
 
 def _held_back(left: set[str]) -> str:

@@ -22,16 +22,21 @@ async def _taken_for_one(server: MySQLServer) -> bool:
         session.close()
 
 
+async def _applied(source: MySQLServer, replica: MySQLServer) -> None:
+    """Return when what is written to the source comes to the replica."""
+    written = await source.create_database()
+    async with asyncio.timeout(100):
+        while not await replica.fetch(f"SHOW DATABASES LIKE '{written.database}'"):
+            await asyncio.sleep(0.1)
+    await written.drop()
+
+
 async def test_a_server_that_applies_what_another_writes(mysql_database: MySQLServer) -> None:
     """A replica that may be written to is told from its source, which sends it the log and has an event scheduler."""
     await mysql_database.execute("SET GLOBAL event_scheduler = ON")
     try:
         async with replica_of(mysql_database) as replica:
-            written = await mysql_database.create_database()
-            async with asyncio.timeout(100):
-                while not await replica.fetch(f"SHOW DATABASES LIKE '{written.database}'"):
-                    await asyncio.sleep(0.1)
-            await written.drop()
+            await _applied(mysql_database, replica)
             users = {row[1] for row in await mysql_database.fetch("SHOW PROCESSLIST")}
             assert "event_scheduler" in users
             assert await replica.fetch_value("SELECT @@GLOBAL.read_only") in (0, "OFF")
@@ -45,11 +50,7 @@ async def test_a_server_that_applies_what_another_writes(mysql_database: MySQLSe
 async def test_who_applies_holds_back_nothing(mysql_database: MySQLServer) -> None:
     """Threads that wait for the source's next changes are no statements that began with the last ones."""
     async with replica_of(mysql_database) as replica:
-        written = await mysql_database.create_database()
-        async with asyncio.timeout(100):
-            while not await replica.fetch(f"SHOW DATABASES LIKE '{written.database}'"):
-                await asyncio.sleep(0.1)
-        await written.drop()
+        await _applied(mysql_database, replica)
         await asyncio.sleep(2)
         events = MySQLEvents(await replica.create_database())
         await events.create()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +38,15 @@ def show_doctor(file: Path) -> bool:
     for name, parameters in wanted.items():
         ward.head(name)
         try:
-            perform(lambda parameters=parameters: ward.of_stream(stream_of(parameters)))  # type: ignore[misc]  # a lambda with a default
+            perform(partial(_of_stream, ward, parameters))
         except ConfigurationError as error:
             ward.say(Finding("error", str(error)))
     return ward.fine
+
+
+def _of_stream(ward: _Ward, parameters: dict[str, Any]) -> Coroutine[Any, Any, None]:
+    # Blocks are loaded here, outside of the event loop.
+    return ward.of_stream(stream_of(parameters))
 
 
 class _Ward:
